@@ -1,0 +1,33 @@
+/* Cryptography and secrets, all of it libsodium's: wiping, randomness, hashes. */
+#ifndef BASE_SECRET_H
+#define BASE_SECRET_H
+
+#include "base/bytes.h"
+
+#include <stdint.h>
+
+enum { SECRET_SHA256_BYTES = 32, SECRET_KEY_BYTES = 32, SECRET_HASH_BYTES = 32 };
+
+/* Must be called once in each program before anything else here; -1 if no randomness is to be had.
+ */
+int secret_init(void);
+
+/* libsodium's version. */
+const char *secret_version(void);
+
+/* Overwrites memory in a way that the compiler keeps. */
+void secret_wipe(void *ptr, size_t len);
+
+/* Fills `out` with random bytes. */
+void secret_random(void *out, size_t len);
+
+/* SHA-256 over up to four parts one after the other. */
+void secret_sha256(unsigned char out[SECRET_SHA256_BYTES], const struct span *parts, size_t count);
+
+/* Keyed BLAKE2b-256 of `bytes`; keys are SECRET_KEY_BYTES long. */
+void secret_hash(unsigned char out[SECRET_HASH_BYTES], const unsigned char *key, struct span bytes);
+
+/* Lower-case hexadecimal of `len` bytes and a terminator into `out`, which holds 2 * len + 1. */
+void secret_hex(char *out, const unsigned char *bytes, size_t len);
+
+#endif
