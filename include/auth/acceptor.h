@@ -1,0 +1,79 @@
+/*
+ * The acceptor of one site: its keys, as credentials that never change, and the accept itself.
+ * All of Kerberos and GSS is behind this header. Call nothing here before the last fork.
+ */
+#ifndef AUTH_ACCEPTOR_H
+#define AUTH_ACCEPTOR_H
+
+#include "auth/identity.h"
+#include "auth/keytab.h"
+#include "base/bytes.h"
+#include "base/fault.h"
+#include "base/reason.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct acceptor;
+
+/* What one accept found out. Text is for the record; `claimed` is cleartext of the ticket, not
+ * verified. */
+struct acceptor_result {
+    struct identity identity; /* with OK and NAME_REFUSED */
+    struct buf reply;         /* GSS-framed AP-REP (mutual) or KRB-ERROR (clock skew), or empty */
+    struct buf authenticator; /* the authenticator's cipher octets, for the replay table */
+    bool claimed;             /* the AP-REQ was read: the fields down to session_enctype are set */
+    char claimed_service[IDENTITY_TEXT_BYTES];
+    char claimed_realm[IDENTITY_TEXT_BYTES];
+    int64_t claimed_kvno; /* -1: the ticket names none */
+    int32_t claimed_enctype;
+    int32_t session_enctype;
+    int64_t kvno_newest;                  /* the keytab's newest kvno of this service, -1: none */
+    char keytab_has[IDENTITY_TEXT_BYTES]; /* what the keytab has instead, with the unknown_* reasons
+                                           */
+    bool has_gss;
+    uint32_t gss_major;
+    int32_t gss_minor;
+    char gss_text[IDENTITY_TEXT_BYTES];
+    bool mutual;
+    bool deleg;
+    uint64_t ticket_end_s; /* 0: not known */
+};
+
+/*
+ * Makes credentials from a keytab; the keytab may be freed after it. Refuses what libkrb5 cannot
+ * use (an enctype that it does not know is left out; no usable key at all is a fault).
+ */
+int acceptor_open(const struct keytab *keytab, const char *where, bool weak_allowed,
+                  struct acceptor **out, struct fault *fault);
+
+/* NULL is allowed. */
+void acceptor_close(struct acceptor *acceptor);
+
+/* Makes libkrb5 open what it opens once a thread (krb5.conf, mechanisms); call it in each thread.
+ */
+int acceptor_warm(struct fault *fault);
+
+/* The clock skew that libkrb5 allows, in seconds; needs krb5.conf, so only after the last fork. */
+uint32_t acceptor_skew_s(void);
+
+/* The versions of Heimdal's libraries as they say themselves. */
+const char *acceptor_version(void);
+
+/*
+ * Accepts one AP-REQ (spnego_token.ap_req). `out` must have been cleared before; it is filled in as
+ * far as the accept came. Returns OK; BAD_TOKEN, UNKNOWN_SERVICE, UNKNOWN_KVNO, UNKNOWN_ENCTYPE,
+ * WEAK_ENCTYPE (cleartext against our own key table, before any decryption); WRONG_KEY,
+ * TICKET_EXPIRED, TICKET_NOT_YET_VALID, CLOCK_SKEW, CB_MISMATCH, GSS_ERROR (libkrb5's word);
+ * NO_PRINCIPAL, NAME_REFUSED; INTERNAL (no memory).
+ */
+enum reason acceptor_accept(const struct acceptor *acceptor, struct span ap_req, uint64_t now_s,
+                            struct acceptor_result *out);
+
+/* Wipes and empties a result for its next use; buffers keep their memory. */
+void acceptor_result_clear(struct acceptor_result *result);
+
+/* The same and frees the memory. */
+void acceptor_result_free(struct acceptor_result *result);
+
+#endif

@@ -1,0 +1,353 @@
+#include "auth/replay.h"
+
+#include "base/secret.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/*
+ * The file: one page of header, then groups of GROUP_SLOTS slots. An authenticator's keyed hash
+ * names its group; within it the slots are searched one after the other. There are twice as many
+ * slots as entries are promised, so that a group of 64 overflows (and refuses) practically only
+ * when the whole table is full.
+ */
+enum {
+    HEADER_BYTES = 4096,
+    GROUP_SLOTS = 64,
+    LOCKS = 64,
+    ENTRIES_MIN = 1024,
+    LOCK_WAIT_S = 1,
+};
+
+static const char magic[16] = "spnegate-replay1";
+
+struct header {
+    char magic[16];
+    uint64_t groups;
+    uint64_t ready; /* written last when a table is made */
+    unsigned char key[SECRET_KEY_BYTES];
+};
+
+/*
+ * An empty or run-out slot has expires_s in the past. `expires_s` is written last: a worker that
+ * dies while it writes leaves a slot that is still empty, and it had not granted anything yet.
+ */
+struct slot {
+    uint64_t id[2];
+    uint32_t principal;
+    uint32_t reserved;
+    uint64_t expires_s;
+};
+
+_Static_assert(sizeof(struct slot) == 32, "two slots a cache line");
+_Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its page");
+
+struct locks {
+    pthread_mutex_t items[LOCKS];
+};
+
+struct replay {
+    struct header *header; /* the mapped file */
+    struct slot *slots;
+    size_t bytes;
+    struct locks *locks; /* anonymous: a daemon that starts anew starts with free locks */
+};
+
+static uint64_t groups_for(uint64_t entries)
+{
+    const uint64_t wanted = (entries < ENTRIES_MIN ? ENTRIES_MIN : entries) * 2 / GROUP_SLOTS;
+    uint64_t groups = 1;
+    while (groups < wanted) {
+        groups *= 2;
+    }
+    return groups;
+}
+
+static struct locks *locks_open(void)
+{
+    struct locks *locks =
+        mmap(NULL, sizeof *locks, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (locks == MAP_FAILED) {
+        return NULL;
+    }
+    pthread_mutexattr_t attributes;
+    int failed = pthread_mutexattr_init(&attributes);
+    if (failed == 0) {
+        failed = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+        failed =
+            failed != 0 ? failed : pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+        for (size_t i = 0; i < LOCKS && failed == 0; i++) {
+            failed = pthread_mutex_init(&locks->items[i], &attributes);
+        }
+        (void)pthread_mutexattr_destroy(&attributes);
+    }
+    if (failed != 0) {
+        (void)munmap(locks, sizeof *locks);
+        return NULL;
+    }
+    return locks;
+}
+
+/* Maps a whole table file; NULL when it is none of ours (errno 0) or cannot be mapped. */
+static struct header *map_table(int fd, size_t *bytes)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        return NULL;
+    }
+    errno = 0;
+    if (!S_ISREG(st.st_mode) || st.st_size < HEADER_BYTES) {
+        return NULL;
+    }
+    *bytes = (size_t)st.st_size;
+    struct header *header = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (header == MAP_FAILED) {
+        return NULL;
+    }
+    errno = 0;
+    const uint64_t groups = header->groups;
+    if (memcmp(header->magic, magic, sizeof magic) != 0 || header->ready != 1 || groups == 0 ||
+        (groups & (groups - 1)) != 0 || groups > SIZE_MAX / GROUP_SLOTS / sizeof(struct slot) / 2 ||
+        *bytes != HEADER_BYTES + groups * GROUP_SLOTS * sizeof(struct slot)) {
+        (void)munmap(header, *bytes);
+        errno = 0;
+        return NULL;
+    }
+    return header;
+}
+
+static struct slot *slots_of(struct header *header)
+{
+    return (struct slot *)(void *)((unsigned char *)header + HEADER_BYTES);
+}
+
+/* Where an identity lives. */
+static size_t group_of(uint64_t groups, const uint64_t *hash)
+{
+    return (size_t)(hash[0] & (groups - 1)) * GROUP_SLOTS;
+}
+
+/* Copies the live entries of a table of another size; what they hold tells their group in any
+ * table. */
+static int copy_live(struct header *from, struct header *to, uint64_t now_s)
+{
+    const size_t count = (size_t)from->groups * GROUP_SLOTS;
+    for (size_t i = 0; i < count; i++) {
+        const struct slot *old = &slots_of(from)[i];
+        if (old->expires_s <= now_s) {
+            continue;
+        }
+        struct slot *group = &slots_of(to)[group_of(to->groups, old->id)];
+        size_t place = 0;
+        while (place < GROUP_SLOTS && group[place].expires_s != 0) {
+            place++;
+        }
+        if (place == GROUP_SLOTS) {
+            return -1;
+        }
+        group[place] = *old;
+    }
+    return 0;
+}
+
+/* Makes a new table beside the old one and puts it in its place only when it is whole and on the
+ * disk. */
+static int make_table(const char *path, uint64_t groups, struct header *old, struct fault *fault)
+{
+    char fresh[600];
+    struct header *header = NULL;
+    const size_t bytes = HEADER_BYTES + (size_t)groups * GROUP_SLOTS * sizeof(struct slot);
+    int r = -1;
+    if (snprintf(fresh, sizeof fresh, "%s.new", path) >= (int)sizeof fresh) {
+        return fault_set(fault, path, "the path is too long");
+    }
+    (void)unlink(fresh);
+    const int fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    /* Blocks, not a hole: a full disk must fail here and not as a signal at the first login. */
+    const int error = fd < 0 ? errno : posix_fallocate(fd, 0, (off_t)bytes);
+    if (error != 0) {
+        (void)fault_set(fault, fresh, "the replay table (%zu bytes) cannot be made: %s", bytes,
+                        strerror(error));
+        goto out;
+    }
+    header = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (header == MAP_FAILED) {
+        header = NULL;
+        (void)fault_set(fault, fresh, "the replay table cannot be mapped: %s", strerror(errno));
+        goto out;
+    }
+    memcpy(header->magic, magic, sizeof magic);
+    header->groups = groups;
+    secret_random(header->key, sizeof header->key);
+    if (old != NULL) {
+        memcpy(header->key, old->key, sizeof header->key);
+        if (copy_live(old, header, (uint64_t)time(NULL)) != 0) {
+            (void)fault_set(fault, path,
+                            "replay.entries is too small for the table's live entries");
+            goto out;
+        }
+    }
+    header->ready = 1;
+    if (msync(header, bytes, MS_SYNC) != 0 || fsync(fd) != 0 || rename(fresh, path) != 0) {
+        (void)fault_set(fault, path, "the replay table cannot be put in place: %s",
+                        strerror(errno));
+        goto out;
+    }
+    r = 0;
+out:
+    if (header != NULL) {
+        (void)munmap(header, bytes);
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    if (r != 0) {
+        (void)unlink(fresh);
+    }
+    return r;
+}
+
+/* Opens the file at `path` and maps it; 1 when there is none. */
+static int open_table(const char *path, struct header **out, size_t *bytes, struct fault *fault)
+{
+    const int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return errno == ENOENT
+                   ? 1
+                   : fault_set(fault, path, "the replay table cannot be opened by uid %ld: %s",
+                               (long)geteuid(), strerror(errno));
+    }
+    struct header *header = map_table(fd, bytes);
+    const int error = errno;
+    (void)close(fd);
+    if (header == NULL) {
+        return fault_set(fault, path,
+                         "the replay table is damaged or none of ours%s%s; move it away",
+                         error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
+    }
+    *out = header;
+    return 0;
+}
+
+int replay_open(const char *state_dir, uint64_t entries, struct replay **out, struct fault *fault)
+{
+    char path[512];
+    const uint64_t groups = groups_for(entries);
+    if (snprintf(path, sizeof path, "%s/replay.table", state_dir) >= (int)sizeof path) {
+        return fault_set(fault, state_dir, "the path is too long");
+    }
+    struct header *header = NULL;
+    size_t bytes = 0;
+    int r = open_table(path, &header, &bytes, fault);
+    if (r >= 0 && (header == NULL || header->groups != groups)) {
+        r = make_table(path, groups, header, fault);
+        if (header != NULL) {
+            (void)munmap(header, bytes);
+            header = NULL;
+        }
+        r = r == 0 ? open_table(path, &header, &bytes, fault) : r;
+    }
+    if (r != 0) {
+        return -1;
+    }
+    struct replay *replay = calloc(1, sizeof *replay);
+    struct locks *locks = locks_open();
+    if (replay == NULL || locks == NULL) {
+        free(replay);
+        (void)munmap(header, bytes);
+        return fault_set(fault, path, "no memory for the replay table");
+    }
+    *replay = (struct replay){header, slots_of(header), bytes, locks};
+    *out = replay;
+    return 0;
+}
+
+void replay_close(struct replay *replay)
+{
+    if (replay == NULL) {
+        return;
+    }
+    (void)munmap(replay->header, replay->bytes);
+    if (replay->locks != NULL) {
+        (void)munmap(replay->locks, sizeof *replay->locks);
+    }
+    free(replay);
+}
+
+/* Waits a second at most; the lock of a process that died is simply ours, slots are whole at any
+ * moment. */
+static int lock_group(struct replay *replay, size_t group, pthread_mutex_t **out)
+{
+    pthread_mutex_t *mutex = &replay->locks->items[group / GROUP_SLOTS % LOCKS];
+    int code = pthread_mutex_trylock(mutex);
+    if (code == EBUSY) {
+        struct timespec until;
+        if (clock_gettime(CLOCK_MONOTONIC, &until) != 0) {
+            return -1;
+        }
+        until.tv_sec += LOCK_WAIT_S;
+        code = pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
+    }
+    if (code == EOWNERDEAD) {
+        code = pthread_mutex_consistent(mutex);
+    }
+    *out = mutex;
+    return code == 0 ? 0 : -1;
+}
+
+enum reason replay_check(struct replay *replay, struct span authenticator, struct span principal,
+                         uint64_t now_s, uint32_t keep_s)
+{
+    uint64_t hash[SECRET_HASH_BYTES / sizeof(uint64_t)];
+    uint64_t owner[SECRET_HASH_BYTES / sizeof(uint64_t)];
+    secret_hash((unsigned char *)hash, replay->header->key, authenticator);
+    secret_hash((unsigned char *)owner, replay->header->key, principal);
+    const size_t group = group_of(replay->header->groups, hash);
+    pthread_mutex_t *mutex = NULL;
+    if (lock_group(replay, group, &mutex) != 0) {
+        return REASON_REPLAY_UNAVAILABLE;
+    }
+    struct slot *slots = &replay->slots[group];
+    struct slot *place = NULL;
+    enum reason reason = REASON_OK;
+    for (size_t i = 0; i < GROUP_SLOTS && reason == REASON_OK; i++) {
+        if (slots[i].expires_s <= now_s) {
+            place = place == NULL ? &slots[i] : place;
+        } else if (slots[i].id[0] == hash[0] && slots[i].id[1] == hash[1]) {
+            reason = REASON_REPLAY;
+        }
+    }
+    if (reason == REASON_OK && place == NULL) {
+        reason = REASON_REPLAY_FULL;
+    }
+    if (reason == REASON_OK) {
+        place->expires_s = 0;
+        atomic_signal_fence(memory_order_release);
+        place->id[0] = hash[0];
+        place->id[1] = hash[1];
+        place->principal = (uint32_t)owner[0];
+        atomic_signal_fence(memory_order_release);
+        place->expires_s = now_s + keep_s;
+    }
+    return pthread_mutex_unlock(mutex) == 0 ? reason : REASON_REPLAY_UNAVAILABLE;
+}
+
+void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, uint64_t *capacity)
+{
+    const size_t count = (size_t)replay->header->groups * GROUP_SLOTS;
+    uint64_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        found += replay->slots[i].expires_s > now_s ? 1 : 0;
+    }
+    *live = found;
+    *capacity = count / 2;
+}

@@ -1,0 +1,191 @@
+#include "auth/replay.h"
+#include "base/secret.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { KEEP_S = 601 };
+
+static char dir[64];
+static char path[80];
+
+static void make_dir(void)
+{
+    cr_assert_eq(secret_init(), 0);
+    strcpy(dir, "/tmp/spnegate-replay.XXXXXX");
+    cr_assert_not_null(mkdtemp(dir));
+    (void)snprintf(path, sizeof path, "%s/replay.table", dir);
+}
+
+static void remove_dir(void)
+{
+    (void)unlink(path);
+    (void)rmdir(dir);
+}
+
+TestSuite(replay, .init = make_dir, .fini = remove_dir);
+
+static struct replay *open_table(uint64_t entries)
+{
+    struct replay *replay = NULL;
+    struct fault fault;
+    cr_assert_eq(replay_open(dir, entries, &replay, &fault), 0, "%s", fault.what);
+    return replay;
+}
+
+static enum reason use(struct replay *replay, unsigned token, uint64_t now_s)
+{
+    return replay_check(replay, span_make(&token, sizeof token), span_of("alice@R"), now_s, KEEP_S);
+}
+
+Test(replay, a_second_use_is_a_replay_until_the_entry_ends)
+{
+    struct replay *replay = open_table(1024);
+    cr_assert_eq(use(replay, 1, 1000), REASON_OK);
+    cr_assert_eq(use(replay, 1, 1000), REASON_REPLAY);
+    cr_assert_eq(use(replay, 2, 1000), REASON_OK);
+    cr_assert_eq(use(replay, 1, 1000 + KEEP_S - 1), REASON_REPLAY);
+    cr_assert_eq(use(replay, 1, 1000 + KEEP_S), REASON_OK);
+    replay_close(replay);
+}
+
+Test(replay, ten_thousand_tokens_are_each_good_once)
+{
+    struct replay *replay = open_table(10000);
+    uint64_t live = 0;
+    uint64_t capacity = 0;
+    for (unsigned token = 0; token < 10000; token++) {
+        cr_assert_eq(use(replay, token, 1000), REASON_OK, "%u", token);
+    }
+    for (unsigned token = 0; token < 10000; token++) {
+        cr_assert_eq(use(replay, token, 1001), REASON_REPLAY, "%u", token);
+    }
+    replay_usage(replay, 1001, &live, &capacity);
+    cr_assert_eq(live, 10000);
+    cr_assert_geq(capacity, 10000);
+    replay_close(replay);
+}
+
+Test(replay, a_full_table_refuses_and_forgets_nothing)
+{
+    struct replay *replay = open_table(1024);
+    unsigned accepted = 0;
+    unsigned refused = 0;
+    for (unsigned token = 0; token < 10000; token++) {
+        const enum reason reason = use(replay, token, 1000);
+        cr_assert(reason == REASON_OK || reason == REASON_REPLAY_FULL);
+        accepted += reason == REASON_OK ? 1 : 0;
+        refused += reason == REASON_REPLAY_FULL ? 1 : 0;
+    }
+    cr_assert_geq(accepted, 1024);
+    cr_assert_gt(refused, 0);
+    unsigned remembered = 0;
+    for (unsigned token = 0; token < 10000; token++) {
+        remembered += use(replay, token, 1000) == REASON_REPLAY ? 1 : 0;
+    }
+    cr_assert_eq(remembered, accepted);
+    cr_assert_eq(use(replay, 20000, 1000 + KEEP_S), REASON_OK, "room again when entries end");
+    replay_close(replay);
+}
+
+Test(replay, survives_a_restart_and_a_change_of_size)
+{
+    const uint64_t now_s = (uint64_t)time(NULL);
+    struct replay *replay = open_table(1024);
+    for (unsigned token = 0; token < 500; token++) {
+        cr_assert_eq(use(replay, token, now_s), REASON_OK);
+    }
+    replay_close(replay);
+    static const uint64_t sizes[] = {1024, 8192, 1024};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        replay = open_table(sizes[i]);
+        for (unsigned token = 0; token < 500; token++) {
+            cr_assert_eq(use(replay, token, now_s), REASON_REPLAY, "size %zu", i);
+        }
+        replay_close(replay);
+    }
+}
+
+Test(replay, one_token_in_many_processes_is_good_once)
+{
+    struct replay *replay = open_table(4096);
+    enum { PROCESSES = 8, TOKENS = 400 };
+    pid_t pids[PROCESSES];
+    int results[2];
+    cr_assert_eq(pipe(results), 0);
+    for (int p = 0; p < PROCESSES; p++) {
+        pids[p] = fork();
+        if (pids[p] == 0) {
+            unsigned char granted = 0;
+            for (unsigned token = 0; token < TOKENS; token++) {
+                if (use(replay, token, 1000) == REASON_OK) {
+                    granted = 1;
+                    (void)!write(results[1], &granted, 1);
+                }
+            }
+            _exit(0);
+        }
+    }
+    for (int p = 0; p < PROCESSES; p++) {
+        cr_assert_eq(waitpid(pids[p], NULL, 0), pids[p]);
+    }
+    cr_assert_eq(close(results[1]), 0);
+    int granted = 0;
+    unsigned char byte = 0;
+    while (read(results[0], &byte, 1) == 1) {
+        granted++;
+    }
+    cr_assert_eq(granted, TOKENS);
+    (void)close(results[0]);
+    replay_close(replay);
+}
+
+Test(replay, a_process_killed_at_any_moment_blocks_nobody)
+{
+    struct replay *replay = open_table(65536);
+    for (unsigned round = 0; round < 50; round++) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            for (unsigned token = 0;; token++) {
+                (void)use(replay, round * 1000000 + token % 300, 1000 + token / 300 * KEEP_S);
+            }
+        }
+        (void)usleep(500 + round * 37);
+        cr_assert_eq(kill(pid, SIGKILL), 0);
+        cr_assert_eq(waitpid(pid, NULL, 0), pid);
+        for (unsigned token = 0; token < 300; token++) {
+            const enum reason reason = use(replay, 900000000 + round * 300 + token, 4000000000);
+            cr_assert_eq(reason, REASON_OK, "round %u: %d", round, reason);
+        }
+    }
+    replay_close(replay);
+}
+
+Test(replay, a_damaged_or_foreign_file_is_a_fault)
+{
+    struct replay *replay = open_table(1024);
+    struct fault fault;
+    replay_close(replay);
+    struct stat st;
+    cr_assert_eq(stat(path, &st), 0);
+    cr_assert_eq(st.st_mode & 0777, 0600);
+    const off_t sizes[] = {0, 100, 4096, st.st_size - 1, st.st_size + 1};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        cr_assert_eq(truncate(path, sizes[i]), 0);
+        cr_assert_eq(replay_open(dir, 1024, &replay, &fault), -1, "%ld bytes", (long)sizes[i]);
+        cr_assert_not_null(strstr(fault.what, "damaged"), "%s", fault.what);
+    }
+    cr_assert_eq(unlink(path), 0);
+    cr_assert_eq(symlink("/dev/zero", path), 0);
+    cr_assert_eq(replay_open(dir, 1024, &replay, &fault), -1, "a symbolic link");
+    cr_assert_eq(unlink(path), 0);
+    cr_assert_eq(replay_open("/nowhere", 1024, &replay, &fault), -1);
+}
