@@ -1,0 +1,129 @@
+#include "trail/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* O_NONBLOCK: to open a FIFO that nobody reads must not hang. */
+enum {
+    OPEN_APPEND = O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK,
+    OPEN_READ = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK
+};
+
+static int append_open(const struct store_options *options)
+{
+    int fd = open(options->path, OPEN_APPEND);
+
+    if (fd >= 0 || errno != ENOENT) {
+        return fd;
+    }
+    fd = open(options->path, OPEN_APPEND | O_CREAT | O_EXCL, options->mode);
+    if (fd < 0) {
+        /* Another process may have been faster. */
+        return errno == EEXIST ? open(options->path, OPEN_APPEND) : -1;
+    }
+    if ((options->uid != (uid_t)-1 && fchown(fd, options->uid, options->gid) != 0) ||
+        fchmod(fd, options->mode & 07777) != 0) {
+        int error = errno;
+
+        (void)close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+int store_open(const struct store_options *options, struct store *out)
+{
+    struct store s = {.fd = -1, .read_fd = -1};
+    struct stat st;
+    struct stat same;
+    int r = -1;
+
+    s.fd = append_open(options);
+    if (s.fd < 0 || fstat(s.fd, &st) != 0) {
+        goto out;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        errno = EINVAL;
+        goto out;
+    }
+    s.read_fd = open(options->path, OPEN_READ);
+    if (s.read_fd < 0 || fstat(s.read_fd, &same) != 0) {
+        goto out;
+    }
+    if (same.st_dev != st.st_dev || same.st_ino != st.st_ino) {
+        errno = EAGAIN; /* renamed between the two */
+        goto out;
+    }
+    s.dev = st.st_dev;
+    s.ino = st.st_ino;
+    s.size = (uint64_t)same.st_size;
+    *out = s;
+    r = 0;
+
+out:
+    if (r != 0) {
+        int error = errno;
+
+        store_close(&s);
+        errno = error;
+    }
+    return r;
+}
+
+void store_close(struct store *store)
+{
+    if (store->fd >= 0) {
+        (void)close(store->fd);
+    }
+    if (store->read_fd >= 0) {
+        (void)close(store->read_fd);
+    }
+    store->fd = -1;
+    store->read_fd = -1;
+}
+
+static int descriptor_move(int from, int to)
+{
+    int r;
+
+    do {
+        r = dup3(from, to, O_CLOEXEC);
+    } while (r < 0 && (errno == EINTR || errno == EBUSY));
+    return r;
+}
+
+int store_replace(struct store *store, struct store *next)
+{
+    if (descriptor_move(next->read_fd, store->read_fd) < 0 ||
+        descriptor_move(next->fd, store->fd) < 0) {
+        return -1;
+    }
+    store->dev = next->dev;
+    store->ino = next->ino;
+    store->size = next->size;
+    store_close(next);
+    return 0;
+}
+
+int store_append(const struct store *store, const char *bytes, size_t len)
+{
+    size_t done = 0;
+
+    while (done < len) {
+        ssize_t n = write(store->fd, bytes + done, len - done);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            errno = n == 0 ? EIO : errno;
+            return -1;
+        }
+        done += (size_t)n;
+    }
+    return 0;
+}
