@@ -1,0 +1,44 @@
+/*
+ * The decision: finds the site, reads the credentials, accepts the ticket, asks the replay table
+ * and the policy, writes the audit record, and only then builds the answer. One engine a worker,
+ * immutable, shared by its threads; everything of one request is in its exchange.
+ */
+#ifndef SERVE_ENGINE_H
+#define SERVE_ENGINE_H
+
+#include "auth/keytab.h"
+#include "auth/replay.h"
+#include "base/fault.h"
+#include "conf/config.h"
+#include "serve/exchange.h"
+#include "trail/audit.h"
+#include "trail/metrics.h"
+
+struct engine;
+
+/* What the supervisor prepared; all of it outlives the engine. */
+struct engine_parts {
+    const struct config *config;
+    struct keytab *const *keytabs; /* one a site, in their order; NULL: it could not be loaded */
+    struct replay *replay;
+    struct audit *audit;
+    struct metrics *metrics;
+};
+
+/* Makes acceptors of the keytabs; after the last fork. */
+int engine_open(const struct engine_parts *parts, struct engine **out, struct fault *fault);
+
+/* NULL is allowed. */
+void engine_close(struct engine *engine);
+
+/* Each request thread calls it once before it serves. */
+int engine_warm(struct fault *fault);
+
+/*
+ * Decides on `exchange->request` and leaves reason, audit id and answer in the exchange.
+ * `before_blocking` (NULL: none) is called with `arg` before anything that waits for the disk.
+ */
+void engine_serve(const struct engine *engine, struct exchange *exchange,
+                  void (*before_blocking)(void *arg), void *arg);
+
+#endif

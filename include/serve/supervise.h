@@ -1,0 +1,13 @@
+/*
+ * The supervisor: loads the configuration, binds, keeps what workers share, starts and replaces
+ * workers, and changes generations on SIGHUP or when a keytab or krb5.conf changed. It never reads
+ * a byte from a client.
+ */
+#ifndef SERVE_SUPERVISE_H
+#define SERVE_SUPERVISE_H
+
+/* Runs the daemon in the foreground until it is told to stop; returns its exit status (sysexits).
+ */
+int supervise_run(const char *config_path);
+
+#endif

@@ -1,0 +1,306 @@
+#include "serve/engine.h"
+
+#include "auth/policy.h"
+#include "wire/http.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct engine {
+    struct engine_parts parts;
+    struct acceptor **acceptors; /* one a site; NULL: keytab_unavailable */
+    uint32_t keep_s;
+};
+
+int engine_open(const struct engine_parts *parts, struct engine **out, struct fault *fault)
+{
+    const size_t count = parts->config->sites.count;
+    struct engine *engine = calloc(1, sizeof *engine);
+    struct acceptor **acceptors = calloc(count, sizeof(struct acceptor *));
+    if (engine == NULL || acceptors == NULL) {
+        free(engine);
+        free(acceptors);
+        return fault_set(fault, "", "no memory");
+    }
+    engine->parts = *parts;
+    engine->acceptors = acceptors;
+    for (size_t i = 0; i < count; i++) {
+        const struct config_site *site = &parts->config->sites.items[i];
+        if (parts->keytabs[i] != NULL &&
+            acceptor_open(parts->keytabs[i], site->keytab, site->enctypes == CONFIG_ENCTYPES_ANY,
+                          &acceptors[i], fault) != 0) {
+            engine_close(engine);
+            return -1;
+        }
+    }
+    /* An authenticator is accepted from skew before to skew after; a second for rounding. */
+    engine->keep_s = 2 * acceptor_skew_s() + 1;
+    *out = engine;
+    return 0;
+}
+
+void engine_close(struct engine *engine)
+{
+    if (engine == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < engine->parts.config->sites.count; i++) {
+        acceptor_close(engine->acceptors[i]);
+    }
+    free(engine->acceptors);
+    free(engine);
+}
+
+int engine_warm(struct fault *fault)
+{
+    return acceptor_warm(fault);
+}
+
+static enum reason find_site(const struct engine *engine, struct exchange *x)
+{
+    const enum reason reason = http_parse_host(x->request.host, x->host);
+    if (reason != REASON_OK) {
+        return reason;
+    }
+    x->site = config_find_site(engine->parts.config, x->request.listener, x->host);
+    return x->site != NULL ? REASON_OK : REASON_UNKNOWN_HOST;
+}
+
+/* "HTTP/host" matches in any realm, "HTTP/host@REALM" in that one. */
+static bool service_matches(const char *listed, const char *service)
+{
+    const size_t len = strlen(listed);
+    return strncmp(listed, service, len) == 0 &&
+           (service[len] == '\0' || (service[len] == '@' && strchr(listed, '@') == NULL));
+}
+
+/*
+ * The service that was accepted must be the site's. By default that is HTTP/<host> of each exact
+ * host, and under a pattern of the host that was asked for.
+ */
+static bool is_own_service(const struct exchange *x)
+{
+    const struct config_site *site = x->site;
+    const char *service = x->accepted.claimed_service;
+    if (site->services_any) {
+        return true;
+    }
+    for (size_t i = 0; i < site->services.count; i++) {
+        if (service_matches(site->services.items[i], service)) {
+            return true;
+        }
+    }
+    if (site->services.count > 0) {
+        return false;
+    }
+    char expected[HTTP_HOST_BYTES + 5];
+    for (size_t i = 0; i < site->hosts.count; i++) {
+        const char *host = site->hosts.items[i][0] == '*' ? x->host : site->hosts.items[i];
+        (void)snprintf(expected, sizeof expected, "HTTP/%s", host);
+        if (service_matches(expected, service)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* From the token to a proven principal. */
+static enum reason authenticate(const struct engine *engine, struct exchange *x)
+{
+    const struct config *config = engine->parts.config;
+    enum reason reason = spnego_inspect(buf_span(&x->token), &x->spnego);
+    if (reason != REASON_OK) {
+        return reason;
+    }
+    const struct acceptor *acceptor = engine->acceptors[x->site - config->sites.items];
+    if (acceptor == NULL) {
+        return REASON_KEYTAB_UNAVAILABLE;
+    }
+    const uint64_t now_s = x->request.time_us / 1000000;
+    reason = acceptor_accept(acceptor, x->spnego.ap_req, now_s, &x->accepted);
+    const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
+    if (accepted && !is_own_service(x)) {
+        return REASON_WRONG_SERVICE;
+    }
+    if (accepted) {
+        /* A refused principal's token is spent too: it was good. */
+        const enum reason fresh =
+            replay_check(engine->parts.replay, buf_span(&x->accepted.authenticator),
+                         span_of(x->accepted.identity.principal), now_s, engine->keep_s);
+        reason = fresh != REASON_OK ? fresh : reason;
+    }
+    return reason;
+}
+
+/* The walk, up to the decision; the first failure is the reason. */
+static enum reason decide(const struct engine *engine, struct exchange *x)
+{
+    if (x->request.waited_us > (uint64_t)engine->parts.config->limits.deadline_ms * 1000) {
+        return REASON_DEADLINE;
+    }
+    enum reason reason = find_site(engine, x);
+    if (reason == REASON_OK) {
+        reason = http_parse_authorization(x->request.authorization,
+                                          engine->parts.config->limits.header_bytes, &x->token);
+    }
+    if (reason == REASON_OK) {
+        reason = authenticate(engine, x);
+    }
+    if (reason == REASON_OK) {
+        reason = policy_check(x->site, &x->accepted.identity, &x->rule);
+        identity_apply_realms(&x->accepted.identity, x->site);
+    }
+    return reason;
+}
+
+/* The token that the answer carries, by what the reason's row says. */
+static void make_reply(struct exchange *x)
+{
+    /* With a refusal only the KRB-ERROR goes out: an AP-REP would tell the client that it is in. */
+    const bool refused = reason_info(x->reason)->challenge == CHALLENGE_REJECT;
+    const struct span response = refused && x->reason != REASON_CLOCK_SKEW
+                                     ? (struct span){NULL, 0}
+                                     : buf_span(&x->accepted.reply);
+    switch (reason_info(x->reason)->challenge) {
+    case CHALLENGE_REPLY:
+        if (x->spnego.framed) {
+            spnego_format_completed(&x->reply, x->spnego.mech, response);
+        } else {
+            buf_append_span(&x->reply, response);
+        }
+        break;
+    case CHALLENGE_CONTINUE:
+        spnego_format_incomplete(&x->reply, x->spnego.mech);
+        break;
+    case CHALLENGE_REJECT:
+        if (x->spnego.framed) {
+            spnego_format_reject(&x->reply, response);
+        } else {
+            buf_append_span(&x->reply, response);
+        }
+        break;
+    case CHALLENGE_BARE:
+    case CHALLENGE_NONE:
+        break;
+    }
+}
+
+static uint64_t elapsed_us(const struct exchange *x)
+{
+    struct timespec now;
+    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) {
+        return 0;
+    }
+    const uint64_t us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+    return us > x->request.mono_us ? us - x->request.mono_us : 0;
+}
+
+static int64_t parse_port(struct span text)
+{
+    int64_t port = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] < '0' || text.ptr[i] > '9' || port > 65535) {
+            return -1;
+        }
+        port = port * 10 + (text.ptr[i] - '0');
+    }
+    return text.len == 0 || port > 65535 ? -1 : port;
+}
+
+/* The request's part of the record: what the web server said. */
+static void record_request(const struct exchange *x, struct audit_record *r)
+{
+    const struct request *q = &x->request;
+    r->site = span_of(x->site != NULL ? x->site->id : NULL);
+    r->server = q->server;
+    r->sock = span_of(q->listener->address);
+    r->peer = q->peer;
+    r->peer_port = parse_port(q->peer_port);
+    r->tls = q->https.len > 0
+                 ? (span_equal_nocase(q->https, span_of("off")) ? AUDIT_FALSE : AUDIT_TRUE)
+             : q->scheme.len > 0
+                 ? (span_equal_nocase(q->scheme, span_of("https")) ? AUDIT_TRUE : AUDIT_FALSE)
+                 : AUDIT_ABSENT;
+    r->http_method = q->method;
+    r->host = x->host[0] != '\0' ? span_of(x->host) : q->host;
+    r->uri = q->uri;
+    r->request_id = q->request_id;
+}
+
+static struct span text_or_absent(const char *text)
+{
+    return text[0] != '\0' ? span_of(text) : (struct span){NULL, 0};
+}
+
+/* Kerberos's part: what the acceptor found out. `scratch` holds text that the record borrows. */
+static void record_accept(const struct exchange *x, struct audit_record *r,
+                          char scratch[2][KEYTAB_ENCTYPE_BYTES])
+{
+    const struct acceptor_result *a = &x->accepted;
+    r->has_gss = a->has_gss;
+    r->gss_major = a->gss_major;
+    r->gss_minor = a->gss_minor;
+    r->gss_text = text_or_absent(a->gss_text);
+    if (a->claimed) {
+        const bool proven = a->identity.principal[0] != '\0';
+        const struct span service = text_or_absent(a->claimed_service);
+        r->ticket_realm = text_or_absent(a->claimed_realm);
+        r->kvno = a->claimed_kvno;
+        r->kvno_newest = a->kvno_newest;
+        r->keytab_has = text_or_absent(a->keytab_has);
+        if (proven) {
+            r->service = service;
+            r->enctype = span_of(keytab_enctype_text(a->session_enctype, scratch[0]));
+            r->mutual = a->mutual ? AUDIT_TRUE : AUDIT_FALSE;
+            r->deleg = a->deleg ? AUDIT_TRUE : AUDIT_FALSE;
+        } else {
+            r->claimed_service = service;
+            r->claimed_kvno = a->claimed_kvno;
+            r->claimed_enctype = span_of(keytab_enctype_text(a->claimed_enctype, scratch[1]));
+        }
+    }
+    r->ticket_end_s = a->ticket_end_s;
+    r->principal = text_or_absent(a->identity.principal);
+    r->user = text_or_absent(a->identity.user);
+}
+
+/* Writes the record; the answer waits for it. A bare challenge has none. */
+static void record(const struct engine *engine, struct exchange *x)
+{
+    if (x->reason == REASON_NO_CREDENTIALS) {
+        return;
+    }
+    char scratch[2][KEYTAB_ENCTYPE_BYTES];
+    struct audit_record r;
+    audit_record_init(&r);
+    r.reason = x->reason;
+    r.time_us = x->request.time_us;
+    r.method = x->token.len > 0 ? "negotiate" : "none";
+    r.mech = x->spnego.offered;
+    r.rule = span_of(x->rule != NULL ? x->rule->where : NULL);
+    r.us = (int64_t)elapsed_us(x);
+    record_request(x, &r);
+    record_accept(x, &r, scratch);
+    if (audit_append(engine->parts.audit, &r, x->audit_id) != REASON_OK) {
+        x->reason = REASON_AUDIT_UNAVAILABLE;
+        x->audit_id[0] = '\0';
+    }
+}
+
+void engine_serve(const struct engine *engine, struct exchange *x,
+                  void (*before_blocking)(void *arg), void *arg)
+{
+    x->reason = decide(engine, x);
+    make_reply(x);
+    if (x->reply.failed) {
+        x->reason = REASON_INTERNAL;
+    }
+    if (engine->parts.config->audit.sync == CONFIG_SYNC_COMMIT && before_blocking != NULL) {
+        before_blocking(arg);
+    }
+    record(engine, x);
+    exchange_format_answer(x);
+    metrics_count(&engine->parts.metrics->reasons[x->reason]);
+}

@@ -1,0 +1,202 @@
+#include "serve/generation.h"
+
+#include "base/log.h"
+#include "serve/listener.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+/* The descriptor of an equal listener in the generation before; -1: none, -2: same address, other
+ * settings. */
+static int find_open(const struct generation *before, const struct config_listener *listener)
+{
+    for (size_t i = 0; before != NULL && i < before->listener_count; i++) {
+        const struct front_listener *old = &before->listeners[i];
+        if (listener_equal(old->config, listener)) {
+            return old->fd;
+        }
+        if (old->config->kind == listener->kind &&
+            strcmp(old->config->address, listener->address) == 0) {
+            return -2;
+        }
+    }
+    return -1;
+}
+
+static int open_listener(struct generation *g, const struct generation *before,
+                         const struct config_listener *listener, struct fault *fault)
+{
+    const size_t at = g->listener_count;
+    int fd = find_open(before, listener);
+    if (fd == -2) {
+        (void)fault_set(fault, listener->where, "%s has another mode or group now: restart needed",
+                        listener->address);
+        return EX_TEMPFAIL;
+    }
+    if (fd < 0) {
+        const int status = listener_open(listener, &fd, fault);
+        if (status != 0) {
+            return status;
+        }
+    }
+    g->listeners[at] = (struct front_listener){fd, listener};
+    g->listener_count++;
+    return 0;
+}
+
+/* A listening socket on descriptor 0 serves every site. */
+static int add_inherited(struct generation *g)
+{
+    static char address[] = "descriptor 0";
+    static char where[] = "";
+    const size_t sites = g->config->sites.count;
+    g->inherited =
+        (struct config_listener){.kind = CONFIG_LISTEN_FD, .address = address, .where = where};
+    g->inherited.sites.items = calloc(sites, sizeof *g->inherited.sites.items);
+    if (g->inherited.sites.items == NULL) {
+        return -1;
+    }
+    for (size_t i = 0; i < sites; i++) {
+        g->inherited.sites.items[g->inherited.sites.count++] = i;
+    }
+    g->listeners[g->listener_count++] = (struct front_listener){STDIN_FILENO, &g->inherited};
+    return 0;
+}
+
+int generation_open(const char *path, const struct generation *before, struct generation **out,
+                    struct fault *fault)
+{
+    static unsigned number;
+    int status = EX_OSERR;
+    struct generation *g = calloc(1, sizeof *g);
+    if (g == NULL) {
+        (void)fault_set(fault, path, "no memory");
+        return status;
+    }
+    g->number = ++number;
+    if (config_load(path, &g->config, fault) != 0) {
+        status = access(path, F_OK) != 0 && errno == ENOENT ? EX_NOINPUT : EX_CONFIG;
+        goto out;
+    }
+    const size_t count = g->config->listeners.count;
+    g->listener_count = 0;
+    g->listeners = calloc(count + 1, sizeof *g->listeners);
+    g->keytabs = calloc(g->config->sites.count, sizeof(struct keytab *));
+    if (g->listeners == NULL || g->keytabs == NULL) {
+        (void)fault_set(fault, path, "no memory");
+        goto out;
+    }
+    for (size_t i = 0; i < count; i++) {
+        status = open_listener(g, before, &g->config->listeners.items[i], fault);
+        if (status != 0) {
+            goto out;
+        }
+    }
+    if (listener_inherited() && add_inherited(g) != 0) {
+        (void)fault_set(fault, path, "no memory");
+        status = EX_OSERR;
+        goto out;
+    }
+    *out = g;
+    return 0;
+out:
+    generation_close(g, before, true);
+    return status;
+}
+
+int generation_load_keytabs(struct generation *g, bool every, struct fault *fault)
+{
+    size_t loaded = 0;
+    g->files = generation_files(g);
+    for (size_t i = 0; i < g->config->sites.count; i++) {
+        const struct config_site *site = &g->config->sites.items[i];
+        if (keytab_load(site->keytab, &g->keytabs[i], fault) == 0) {
+            loaded++;
+        } else if (every) {
+            return -1;
+        } else {
+            log_line(LOG_LEVEL_ERROR, "site %s answers keytab_unavailable: %s: %s", site->id,
+                     fault->where, fault->what);
+        }
+    }
+    return loaded > 0 ? 0 : -1;
+}
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    return (hash ^ value) * 0x9e3779b97f4a7c15u + (hash >> 29);
+}
+
+static uint64_t mix_file(uint64_t hash, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        return mix(hash, (uint64_t)errno);
+    }
+    hash = mix(hash, st.st_ino);
+    hash = mix(hash, (uint64_t)st.st_size);
+    hash = mix(hash, (uint64_t)st.st_mtim.tv_sec);
+    hash = mix(hash, (uint64_t)st.st_mtim.tv_nsec);
+    hash = mix(hash, (uint64_t)st.st_ctim.tv_sec);
+    return mix(hash, (uint64_t)st.st_ctim.tv_nsec);
+}
+
+uint64_t generation_files(const struct generation *g)
+{
+    uint64_t hash = 1;
+    for (size_t i = 0; i < g->config->sites.count; i++) {
+        hash = mix_file(hash, g->config->sites.items[i].keytab);
+    }
+    /* As libkrb5 reads it: a list of paths with colons. */
+    const char *list = getenv("KRB5_CONFIG");
+    list = list != NULL ? list : "/etc/krb5.conf";
+    while (*list != '\0') {
+        char path[512];
+        const size_t len = strcspn(list, ":");
+        if (span_copy(span_make(list, len), path, sizeof path) == 0) {
+            hash = mix_file(hash, path);
+        }
+        list += len + (list[len] == ':' ? 1 : 0);
+    }
+    return hash;
+}
+
+/* Whether `keeper` serves with this very descriptor. */
+static bool is_kept(const struct generation *keeper, int fd)
+{
+    for (size_t i = 0; keeper != NULL && i < keeper->listener_count; i++) {
+        if (keeper->listeners[i].fd == fd) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void generation_close(struct generation *g, const struct generation *keeper, bool unlink_paths)
+{
+    if (g == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < g->listener_count; i++) {
+        const struct front_listener *listener = &g->listeners[i];
+        if (listener->config->kind == CONFIG_LISTEN_FD || is_kept(keeper, listener->fd)) {
+            continue;
+        }
+        if (unlink_paths) {
+            listener_unlink(listener->config);
+        }
+        (void)close(listener->fd);
+    }
+    for (size_t i = 0; g->keytabs != NULL && i < g->config->sites.count; i++) {
+        keytab_free(g->keytabs[i]);
+    }
+    free(g->keytabs);
+    free(g->listeners);
+    free(g->inherited.sites.items);
+    config_free(g->config);
+    free(g);
+}

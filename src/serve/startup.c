@@ -1,0 +1,138 @@
+#include "serve/startup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+/* Makes a directory of ours if it is missing; one that is there must be a directory. */
+static int ensure_directory(const char *path, mode_t mode, const struct config *config,
+                            struct fault *fault)
+{
+    struct stat st;
+    if (mkdir(path, mode) == 0) {
+        if (chmod(path, mode) != 0 || (config->user != NULL && geteuid() == 0 &&
+                                       chown(path, config->uid, config->gid) != 0)) {
+            (void)fault_set(fault, path, "owner or mode cannot be set: %s", strerror(errno));
+            return EX_CANTCREAT;
+        }
+        return 0;
+    }
+    if (errno != EEXIST) {
+        (void)fault_set(fault, path, "the directory cannot be made: %s", strerror(errno));
+        return EX_CANTCREAT;
+    }
+    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) {
+        (void)fault_set(fault, path, "is there and is no directory");
+        return EX_CANTCREAT;
+    }
+    return 0;
+}
+
+static int ensure_directories(const struct config *config, struct fault *fault)
+{
+    char log_dir[512];
+    const char *slash = strrchr(config->audit.file, '/');
+    int status = ensure_directory(config->runtime_dir, 0755, config, fault);
+    status = status != 0 ? status : ensure_directory(config->state_dir, 0700, config, fault);
+    if (status == 0 && slash != NULL && slash != config->audit.file &&
+        span_copy(span_make(config->audit.file, (size_t)(slash - config->audit.file)), log_dir,
+                  sizeof log_dir) == 0) {
+        status = ensure_directory(log_dir, 0750, config, fault);
+    }
+    return status;
+}
+
+static int become_user(const struct config *config, struct fault *fault)
+{
+    if (config->user == NULL) {
+        if (geteuid() == 0) {
+            (void)fault_set(fault, config->path,
+                            "user: is missing; started as root, one must be named (root, too)");
+            return EX_CONFIG;
+        }
+        return 0;
+    }
+    if (geteuid() == config->uid && getegid() == config->gid && config->uid != 0) {
+        return 0;
+    }
+    if (initgroups(config->user, config->gid) != 0 ||
+        setresgid(config->gid, config->gid, config->gid) != 0 ||
+        setresuid(config->uid, config->uid, config->uid) != 0) {
+        (void)fault_set(fault, config->path, "user: cannot become %s: %s", config->user,
+                        strerror(errno));
+        return EX_NOPERM;
+    }
+    return 0;
+}
+
+/* One daemon a state_dir. The directory must be nobody else's to read: it holds keys. */
+static int lock_state(const struct config *config, int *lock, struct fault *fault)
+{
+    char path[512];
+    struct stat st;
+    if (stat(config->state_dir, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 077) != 0) {
+        (void)fault_set(fault, config->state_dir, "must belong to uid %ld alone, with mode 0700",
+                        (long)geteuid());
+        return EX_NOPERM;
+    }
+    if (snprintf(path, sizeof path, "%s/lock", config->state_dir) >= (int)sizeof path) {
+        (void)fault_set(fault, config->state_dir, "the path is too long");
+        return EX_CONFIG;
+    }
+    *lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (*lock < 0) {
+        (void)fault_set(fault, path, "cannot be opened: %s", strerror(errno));
+        return EX_CANTCREAT;
+    }
+    if (flock(*lock, LOCK_EX | LOCK_NB) != 0) {
+        (void)fault_set(fault, path, "another spnegate runs on this state_dir");
+        return EX_TEMPFAIL;
+    }
+    return 0;
+}
+
+static int open_shared(struct startup *out, const struct config *config, struct fault *fault)
+{
+    const struct audit_options options = {.file = config->audit.file,
+                                          .mode = config->audit.mode,
+                                          .commit = config->audit.sync == CONFIG_SYNC_COMMIT,
+                                          .node = NULL};
+    if (replay_open(config->state_dir, config->replay_entries, &out->replay, fault) != 0) {
+        return EX_CANTCREAT;
+    }
+    out->metrics = metrics_open();
+    if (out->metrics == NULL) {
+        (void)fault_set(fault, "", "no shared memory");
+        return EX_OSERR;
+    }
+    return audit_open(&options, (uid_t)-1, (gid_t)-1, &out->audit, fault) == 0 ? 0 : EX_IOERR;
+}
+
+int startup_run(const char *config_path, struct startup *out, struct fault *fault)
+{
+    struct config *config = NULL;
+    *out = (struct startup){.lock = -1};
+    if (config_load(config_path, &config, fault) != 0) {
+        return access(config_path, F_OK) != 0 && errno == ENOENT ? EX_NOINPUT : EX_CONFIG;
+    }
+    int status = ensure_directories(config, fault);
+    config_free(config);
+    status = status != 0 ? status : generation_open(config_path, NULL, &out->generation, fault);
+    if (status != 0) {
+        return status;
+    }
+    const struct config *loaded = out->generation->config;
+    status = become_user(loaded, fault);
+    status = status != 0 ? status : lock_state(loaded, &out->lock, fault);
+    status = status != 0 ? status : open_shared(out, loaded, fault);
+    if (status == 0 && generation_load_keytabs(out->generation, false, fault) != 0) {
+        status = EX_NOINPUT;
+    }
+    return status;
+}

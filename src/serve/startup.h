@@ -1,0 +1,28 @@
+/*
+ * What happens once, before the first worker: directories, listeners, the change of user, the lock
+ * on state_dir, and what all workers share.
+ */
+#ifndef SERVE_STARTUP_H
+#define SERVE_STARTUP_H
+
+#include "auth/replay.h"
+#include "base/fault.h"
+#include "serve/generation.h"
+#include "trail/audit.h"
+#include "trail/metrics.h"
+
+struct startup {
+    struct generation *generation;
+    struct replay *replay;
+    struct audit *audit;
+    struct metrics *metrics;
+    int lock; /* keeps other daemons off state_dir */
+};
+
+/*
+ * Root's part first, then the configured user's. Returns 0 or the exit status that the fault means;
+ * `*out` is written in both cases and holds what was opened so far, for the caller to close.
+ */
+int startup_run(const char *config_path, struct startup *out, struct fault *fault);
+
+#endif

@@ -1,0 +1,105 @@
+#include "serve/worker.h"
+
+#include "base/log.h"
+#include "serve/engine.h"
+#include "serve/front.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+enum { DRAIN_STEP_US = 2000 };
+
+static int report(int control, int status, const struct fault *fault)
+{
+    struct worker_report message = {.status = status};
+    if (fault != NULL) {
+        message.fault = *fault;
+    }
+    while (send(control, &message, sizeof message, MSG_NOSIGNAL) < 0) {
+        if (errno != EINTR) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The supervisor's next word; its end of the pair closed means that it died. */
+static enum worker_word wait_word(int control)
+{
+    for (;;) {
+        char byte = 0;
+        const ssize_t n = recv(control, &byte, 1, 0);
+        if (n == 1) {
+            return (enum worker_word)byte;
+        }
+        if (n == 0 || errno != EINTR) {
+            return WORKER_STOP;
+        }
+    }
+}
+
+/* Finishes what is under way; twice the deadline is time enough for every complete request. */
+static void drain(struct front *front, const struct config *config, bool backlog)
+{
+    front_drain(front, backlog);
+    unsigned long left = (unsigned long)config->limits.deadline_ms * 2 * 1000 / DRAIN_STEP_US;
+    while (!front_drained(front) && left > 0) {
+        (void)usleep(DRAIN_STEP_US);
+        left--;
+    }
+    if (left == 0) {
+        log_line(LOG_LEVEL_WARNING, "stopped with requests under way: the drain took too long");
+        _exit(EX_OK); /* a thread that hangs must not keep us */
+    }
+}
+
+static void serve(const struct worker_parts *parts, struct front *front)
+{
+    struct fault fault;
+    if (front_begin(front, &fault) != 0) {
+        log_line(LOG_LEVEL_ERROR, "%s: %s", fault.where, fault.what);
+        return;
+    }
+    const enum worker_word word = wait_word(parts->control);
+    drain(front, parts->generation->config, word != WORKER_DRAIN);
+}
+
+int worker_run(const struct worker_parts *parts)
+{
+    const struct generation *g = parts->generation;
+    struct engine *engine = NULL;
+    struct front *front = NULL;
+    struct fault fault;
+    int status = EX_CONFIG;
+    const struct engine_parts engine_parts = {.config = g->config,
+                                              .keytabs = g->keytabs,
+                                              .replay = parts->replay,
+                                              .audit = parts->audit,
+                                              .metrics = parts->metrics};
+    struct front_parts front_parts = {.config = g->config,
+                                      .metrics = parts->metrics,
+                                      .listeners = g->listeners,
+                                      .listener_count = g->listener_count,
+                                      .workers = parts->workers};
+    if (engine_open(&engine_parts, &engine, &fault) != 0) {
+        (void)report(parts->control, EX_CONFIG, &fault);
+        goto out;
+    }
+    front_parts.engine = engine;
+    if (front_open(&front_parts, &front, &fault) != 0) {
+        (void)report(parts->control, EX_OSERR, &fault);
+        goto out;
+    }
+    status = EX_OK;
+    if (report(parts->control, 0, NULL) == 0 && wait_word(parts->control) == WORKER_BEGIN) {
+        serve(parts, front);
+    }
+out:
+    front_close(front);
+    engine_close(engine);
+    return status;
+}
