@@ -107,7 +107,7 @@ Test(read, a_good_request_passes_in_any_pieces_and_with_any_padding)
                 cr_assert_eq(feed(&guard, buf_span(&bytes), step, &used, &cause), GUARD_DONE);
                 cr_assert_eq(used, bytes.len);
                 cr_assert(span_equal(buf_span(&guard.params), buf_span(&params)));
-                cr_assert_eq(guard.role, role);
+                cr_assert_eq((int)guard.role, role);
                 cr_assert(guard.keep);
                 guard_clear(&guard);
             }
