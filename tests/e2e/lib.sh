@@ -83,14 +83,15 @@ $(cat -A "$3")"
 
 # ---- clean-up
 
-stop_pid() {
+ended() {
+    [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
+}
+
+# end_pid PID: SIGTERM, and SIGKILL when it does not heed it.
+end_pid() {
     kill -CONT "$1" 2>/dev/null || return 0
     kill -TERM "$1" 2>/dev/null || return 0
-    local end=$((SECONDS + 10))
-    while kill -0 "$1" 2>/dev/null; do
-        [ "$SECONDS" -lt "$end" ] || kill -KILL "$1" 2>/dev/null || true
-        sleep 0.05
-    done
+    wait_for 20 ended "$1" || kill -KILL "$1" 2>/dev/null || true
 }
 
 sanitizer_check() {
@@ -107,7 +108,7 @@ cleanup() {
     set +e
     spnegate_stop || status=1
     for pid in "${pids[@]}"; do
-        stop_pid "$pid"
+        end_pid "$pid"
     done
     sanitizer_check || status=1
     at_end
@@ -198,13 +199,8 @@ spnegate_stop() {
     local status=0 pid=$daemon
     [ -n "$pid" ] || return 0
     daemon=
-    kill -CONT "$pid" 2>/dev/null || true
-    kill -TERM "$pid" 2>/dev/null || true
-    (sleep 20 && kill -KILL "$pid") 2>/dev/null &
-    local killer=$!
+    end_pid "$pid"
     wait "$pid" || status=$?
-    kill "$killer" 2>/dev/null || true
-    wait "$killer" 2>/dev/null || true
     if [ "$status" != 0 ]; then
         printf 'FAIL: spnegate ended with status %d\n' "$status" >&2
         tail -n 40 "$dir/spnegate.log" >&2
