@@ -27,7 +27,7 @@ struct acceptor_result {
     char claimed_realm[IDENTITY_TEXT_BYTES];
     int64_t claimed_kvno; /* -1: the ticket names none */
     int32_t claimed_enctype;
-    int32_t session_enctype;
+    int32_t session_enctype;              /* the ticket's own once it could be opened */
     int64_t kvno_newest;                  /* the keytab's newest kvno of this service, -1: none */
     char keytab_has[IDENTITY_TEXT_BYTES]; /* what the keytab has instead, with the unknown_* reasons
                                            */
@@ -37,7 +37,8 @@ struct acceptor_result {
     char gss_text[IDENTITY_TEXT_BYTES];
     bool mutual;
     bool deleg;
-    uint64_t ticket_end_s; /* 0: not known */
+    uint64_t ticket_end_s; /* of a ticket that could be opened; 0: not known */
+    int64_t expired_s;     /* how long ago that was; -1: it was not */
 };
 
 /*
@@ -50,12 +51,21 @@ int acceptor_open(const struct keytab *keytab, const char *where, bool weak_allo
 /* NULL is allowed. */
 void acceptor_close(struct acceptor *acceptor);
 
-/* Makes libkrb5 open what it opens once a thread (krb5.conf, mechanisms); call it in each thread.
+/*
+ * What each request thread needs of libkrb5; opening it makes libkrb5 open what it opens once a
+ * thread (krb5.conf, mechanisms). A thread uses its own only.
  */
-int acceptor_warm(struct fault *fault);
+struct acceptor_thread;
+int acceptor_thread_open(struct acceptor_thread **out, struct fault *fault);
 
-/* The clock skew that libkrb5 allows, in seconds; needs krb5.conf, so only after the last fork. */
-uint32_t acceptor_skew_s(void);
+/* NULL is allowed. */
+void acceptor_thread_close(struct acceptor_thread *thread);
+
+/*
+ * The clock skew that libkrb5 allows, in seconds; needs krb5.conf, so only after the last fork.
+ * Over a day it is a fault: tokens must be remembered for twice that.
+ */
+int acceptor_skew_s(uint32_t *skew_s, struct fault *fault);
 
 /* The versions of Heimdal's libraries as they say themselves. */
 const char *acceptor_version(void);
@@ -67,8 +77,8 @@ const char *acceptor_version(void);
  * TICKET_EXPIRED, TICKET_NOT_YET_VALID, CLOCK_SKEW, CB_MISMATCH, GSS_ERROR (libkrb5's word);
  * NO_PRINCIPAL, NAME_REFUSED; INTERNAL (no memory).
  */
-enum reason acceptor_accept(const struct acceptor *acceptor, struct span ap_req, uint64_t now_s,
-                            struct acceptor_result *out);
+enum reason acceptor_accept(const struct acceptor *acceptor, const struct acceptor_thread *thread,
+                            struct span ap_req, uint64_t now_s, struct acceptor_result *out);
 
 /* Wipes and empties a result for its next use; buffers keep their memory. */
 void acceptor_result_clear(struct acceptor_result *result);

@@ -28,9 +28,9 @@ void replay_close(struct replay *replay);
 /*
  * Tests and sets in one step: OK if this authenticator's cipher octets (and only they: everything
  * around them can be altered by a thief) were never seen, and they are from now on; REPLAY if they
- * were; REPLAY_FULL if there is no room; REPLAY_UNAVAILABLE if the table's lock cannot be had
- * within a second. `now_s` is wall-clock time; `principal` is kept as a hash, to bound what one
- * principal may hold.
+ * were; REPLAY_FULL if there is no room, or the principal holds its eighth; REPLAY_UNAVAILABLE if
+ * the table's lock cannot be had within a second. `now_s` is wall-clock time; `principal` is kept
+ * as a hash, to bound what one principal may hold.
  */
 enum reason replay_check(struct replay *replay, struct span authenticator, struct span principal,
                          uint64_t now_s, uint32_t keep_s);

@@ -31,9 +31,6 @@ int engine_open(const struct engine_parts *parts, struct engine **out, struct fa
 /* NULL is allowed. */
 void engine_close(struct engine *engine);
 
-/* Each request thread calls it once before it serves. */
-int engine_warm(struct fault *fault);
-
 /*
  * Decides on `exchange->request` and leaves reason, audit id and answer in the exchange.
  * `before_blocking` (NULL: none) is called with `arg` before anything that waits for the disk.

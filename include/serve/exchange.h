@@ -41,6 +41,7 @@ struct exchange {
     const struct config_site *site;
     struct buf token;
     struct spnego_token spnego;
+    struct acceptor_thread *kerberos; /* the thread's own, borrowed; it stays over exchange_clear */
     struct acceptor_result accepted;
     const struct config_rule *rule;
     enum reason reason; /* the decision */

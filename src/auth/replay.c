@@ -23,6 +23,7 @@
 enum {
     HEADER_BYTES = 4096,
     GROUP_SLOTS = 64,
+    SHARE_SLOTS = GROUP_SLOTS / 8, /* of a group, for one principal: hashing spreads it over all */
     LOCKS = 64,
     ENTRIES_MIN = 1024,
     LOCK_WAIT_S = 1,
@@ -318,15 +319,18 @@ enum reason replay_check(struct replay *replay, struct span authenticator, struc
     }
     struct slot *slots = &replay->slots[group];
     struct slot *place = NULL;
+    size_t held = 0;
     enum reason reason = REASON_OK;
     for (size_t i = 0; i < GROUP_SLOTS && reason == REASON_OK; i++) {
         if (slots[i].expires_s <= now_s) {
             place = place == NULL ? &slots[i] : place;
         } else if (slots[i].id[0] == hash[0] && slots[i].id[1] == hash[1]) {
             reason = REASON_REPLAY;
+        } else {
+            held += slots[i].principal == (uint32_t)owner[0] ? 1 : 0;
         }
     }
-    if (reason == REASON_OK && place == NULL) {
+    if (reason == REASON_OK && (place == NULL || held >= SHARE_SLOTS)) {
         reason = REASON_REPLAY_FULL;
     }
     if (reason == REASON_OK) {

@@ -149,7 +149,7 @@ int pool_park(struct pool *pool, struct connection *c)
     c->registered = true;
     int r = 0;
     if (pool->draining && c->kept && c->guard.silent && c->rest.len == 0) {
-        (void)shutdown(c->fd, SHUT_RDWR);
+        (void)shutdown(c->fd, SHUT_RD); /* a request that is on its way already is still answered */
     }
     /* Once armed, another thread may take it: nothing of it is touched after this call succeeds. */
     if (epoll_ctl(pool->epoll, op, c->fd, &event) != 0) {
@@ -187,7 +187,7 @@ void pool_sweep(struct pool *pool, uint64_t now_us)
         const bool late = !idle && now_us > c->since_us + pool->deadline_us;
         if (c->ended == GUARD_NONE && (late || (idle && pool->draining))) {
             c->ended = late ? GUARD_DEADLINE : GUARD_EMPTY;
-            (void)shutdown(c->fd, SHUT_RDWR);
+            (void)shutdown(c->fd, late ? SHUT_RDWR : SHUT_RD);
         }
     }
     (void)pthread_mutex_unlock(&pool->lock);

@@ -1,6 +1,7 @@
 #include "serve/engine.h"
 
 #include "auth/policy.h"
+#include "base/log.h"
 #include "wire/http.h"
 
 #include <stdio.h>
@@ -12,6 +13,7 @@ struct engine {
     struct engine_parts parts;
     struct acceptor **acceptors; /* one a site; NULL: keytab_unavailable */
     uint32_t keep_s;
+    struct log_rate *complaints; /* about the audit trail, in the daemon's log */
 };
 
 int engine_open(const struct engine_parts *parts, struct engine **out, struct fault *fault)
@@ -19,13 +21,17 @@ int engine_open(const struct engine_parts *parts, struct engine **out, struct fa
     const size_t count = parts->config->sites.count;
     struct engine *engine = calloc(1, sizeof *engine);
     struct acceptor **acceptors = calloc(count, sizeof(struct acceptor *));
-    if (engine == NULL || acceptors == NULL) {
+    struct log_rate *complaints = calloc(1, sizeof *complaints);
+    if (engine == NULL || acceptors == NULL || complaints == NULL) {
         free(engine);
         free(acceptors);
+        free(complaints);
         return fault_set(fault, "", "no memory");
     }
     engine->parts = *parts;
     engine->acceptors = acceptors;
+    engine->complaints = complaints;
+    complaints->per_s = 1;
     for (size_t i = 0; i < count; i++) {
         const struct config_site *site = &parts->config->sites.items[i];
         if (parts->keytabs[i] != NULL &&
@@ -35,8 +41,13 @@ int engine_open(const struct engine_parts *parts, struct engine **out, struct fa
             return -1;
         }
     }
+    uint32_t skew_s = 0;
+    if (acceptor_skew_s(&skew_s, fault) != 0) {
+        engine_close(engine);
+        return -1;
+    }
     /* An authenticator is accepted from skew before to skew after; a second for rounding. */
-    engine->keep_s = 2 * acceptor_skew_s() + 1;
+    engine->keep_s = 2 * skew_s + 1;
     *out = engine;
     return 0;
 }
@@ -50,12 +61,16 @@ void engine_close(struct engine *engine)
         acceptor_close(engine->acceptors[i]);
     }
     free(engine->acceptors);
+    free(engine->complaints);
     free(engine);
 }
 
-int engine_warm(struct fault *fault)
+/* Wall-clock seconds now; cannot fail with this clock. */
+static uint64_t wall_clock_s(void)
 {
-    return acceptor_warm(fault);
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec;
 }
 
 static enum reason find_site(const struct engine *engine, struct exchange *x)
@@ -119,16 +134,19 @@ static enum reason authenticate(const struct engine *engine, struct exchange *x)
         return REASON_KEYTAB_UNAVAILABLE;
     }
     const uint64_t now_s = x->request.time_us / 1000000;
-    reason = acceptor_accept(acceptor, x->spnego.ap_req, now_s, &x->accepted);
+    reason = acceptor_accept(acceptor, x->kerberos, x->spnego.ap_req, now_s, &x->accepted);
     const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
     if (accepted && !is_own_service(x)) {
         return REASON_WRONG_SERVICE;
     }
     if (accepted) {
-        /* A refused principal's token is spent too: it was good. */
+        /*
+         * A refused principal's token is spent too: it was good. The clock is read again: libkrb5
+         * read it after us, and an entry must outlive what libkrb5 would still take.
+         */
         const enum reason fresh =
             replay_check(engine->parts.replay, buf_span(&x->accepted.authenticator),
-                         span_of(x->accepted.identity.principal), now_s, engine->keep_s);
+                         span_of(x->accepted.identity.principal), wall_clock_s(), engine->keep_s);
         reason = fresh != REASON_OK ? fresh : reason;
     }
     return reason;
@@ -262,6 +280,7 @@ static void record_accept(const struct exchange *x, struct audit_record *r,
         }
     }
     r->ticket_end_s = a->ticket_end_s;
+    r->expired_s = a->expired_s;
     r->principal = text_or_absent(a->identity.principal);
     r->user = text_or_absent(a->identity.user);
 }
@@ -284,6 +303,11 @@ static void record(const struct engine *engine, struct exchange *x)
     record_request(x, &r);
     record_accept(x, &r, scratch);
     if (audit_append(engine->parts.audit, &r, x->audit_id) != REASON_OK) {
+        if (log_rate_allow(engine->complaints, x->request.mono_us / 1000)) {
+            log_line(LOG_LEVEL_ERROR, "%s cannot be written: %s; sign-ins are answered 503",
+                     engine->parts.config->audit.file,
+                     strerror(audit_last_error(engine->parts.audit)));
+        }
         x->reason = REASON_AUDIT_UNAVAILABLE;
         x->audit_id[0] = '\0';
     }

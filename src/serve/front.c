@@ -391,7 +391,7 @@ static int thread_warm(struct thread *t, struct fault *fault)
         open_pipe(t) != 0 || FCGX_InitRequest(&t->fcgx, -1, 0) != 0) {
         return fault_set(fault, "", "no memory or descriptors for a request thread");
     }
-    return engine_warm(fault);
+    return acceptor_thread_open(&t->exchange.kerberos, fault);
 }
 
 static void *thread_run(void *arg)
@@ -563,6 +563,7 @@ bool front_drained(struct front *front)
 static void thread_free(struct thread *t)
 {
     close_pipe(t);
+    acceptor_thread_close(t->exchange.kerberos);
     exchange_free(&t->exchange);
     free(t->bytes);
 }

@@ -176,6 +176,20 @@ static bool is_kept(const struct generation *keeper, int fd)
     return false;
 }
 
+void generation_close_listeners(struct generation *g, const struct generation *keeper)
+{
+    if (g == NULL || g == keeper) {
+        return;
+    }
+    for (size_t i = 0; i < g->listener_count; i++) {
+        if (g->listeners[i].config->kind != CONFIG_LISTEN_FD &&
+            !is_kept(keeper, g->listeners[i].fd)) {
+            (void)close(g->listeners[i].fd);
+        }
+    }
+    g->listener_count = 0;
+}
+
 void generation_close(struct generation *g, const struct generation *keeper, bool unlink_paths)
 {
     if (g == NULL) {

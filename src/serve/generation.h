@@ -43,6 +43,12 @@ int generation_load_keytabs(struct generation *generation, bool every, struct fa
  * unreadable. */
 uint64_t generation_files(const struct generation *generation);
 
+/*
+ * For a new worker: closes the listeners that are not `keeper`'s, and forgets them; a listening
+ * socket that nobody accepts from would keep its address. NULL is allowed.
+ */
+void generation_close_listeners(struct generation *generation, const struct generation *keeper);
+
 /* Closes the listeners that `keeper` (NULL: nobody) has not taken over, wipes the keys, frees. */
 void generation_close(struct generation *generation, const struct generation *keeper,
                       bool unlink_paths);

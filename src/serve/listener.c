@@ -67,8 +67,11 @@ static int bind_unix(const struct config_listener *config, int fd, struct fault 
     if (cleared != 0) {
         return cleared;
     }
-    /* Nobody can connect before owner and mode are right. */
-    const mode_t before = umask(0777);
+    /*
+     * The socket is born with its mode (Linux heeds the umask), so that nobody who owns the
+     * directory can have something else put in its place between making it and a chmod.
+     */
+    const mode_t before = umask(0777 & ~config->mode);
     const int bound = bind(fd, (const struct sockaddr *)&address, sizeof address);
     const int error = errno;
     (void)umask(before);
@@ -76,9 +79,8 @@ static int bind_unix(const struct config_listener *config, int fd, struct fault 
     if (bound != 0) {
         return fault_errno(fault, path, "the socket cannot be made", EX_CANTCREAT);
     }
-    if ((config->has_group && lchown(path, (uid_t)-1, config->gid) != 0) ||
-        chmod(path, config->mode) != 0) {
-        const int status = fault_errno(fault, path, "group or mode cannot be set", EX_CANTCREAT);
+    if (config->has_group && lchown(path, (uid_t)-1, config->gid) != 0) {
+        const int status = fault_errno(fault, path, "the group cannot be set", EX_CANTCREAT);
         (void)unlink(path);
         return status;
     }

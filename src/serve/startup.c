@@ -16,12 +16,17 @@ static int ensure_directory(const char *path, mode_t mode, const struct config *
 {
     struct stat st;
     if (mkdir(path, mode) == 0) {
-        if (chmod(path, mode) != 0 || (config->user != NULL && geteuid() == 0 &&
-                                       chown(path, config->uid, config->gid) != 0)) {
+        const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        const bool give = config->user != NULL && geteuid() == 0;
+        if (fd < 0 || fchmod(fd, mode) != 0 ||
+            (give && fchown(fd, config->uid, config->gid) != 0)) {
             (void)fault_set(fault, path, "owner or mode cannot be set: %s", strerror(errno));
+            if (fd >= 0) {
+                (void)close(fd);
+            }
             return EX_CANTCREAT;
         }
-        return 0;
+        return close(fd) == 0 ? 0 : EX_IOERR;
     }
     if (errno != EEXIST) {
         (void)fault_set(fault, path, "the directory cannot be made: %s", strerror(errno));
@@ -58,8 +63,13 @@ static int become_user(const struct config *config, struct fault *fault)
         }
         return 0;
     }
-    if (geteuid() == config->uid && getegid() == config->gid && config->uid != 0) {
-        return 0;
+    uid_t uids[3];
+    gid_t gids[3];
+    if (getresuid(&uids[0], &uids[1], &uids[2]) == 0 &&
+        getresgid(&gids[0], &gids[1], &gids[2]) == 0 && config->uid != 0 &&
+        uids[0] == config->uid && uids[1] == config->uid && uids[2] == config->uid &&
+        gids[0] == config->gid && gids[1] == config->gid && gids[2] == config->gid) {
+        return 0; /* we are this user already, and cannot be another one again */
     }
     if (initgroups(config->user, config->gid) != 0 ||
         setresgid(config->gid, config->gid, config->gid) != 0 ||

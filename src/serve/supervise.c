@@ -29,6 +29,7 @@ enum {
     WORKERS_MAX = 256, /* each of up to three generations while two drain */
     TICK_MS = 250,
     WATCH_MS = 2000,  /* how often keytabs and krb5.conf are looked at */
+    DRAIN_MS = 5000,  /* and on top of two deadlines, to stop */
     START_MS = 30000, /* how long a worker may take to be ready */
     STABLE_MS = 1000, /* a worker that lived that long did not die of its start */
     BACKOFF_MAX_MS = 5000,
@@ -108,6 +109,7 @@ static void tell_all(struct supervisor *s, unsigned generation, enum worker_word
         if (w->state != WORKER_NONE && w->state != WORKER_DRAINING && w->generation == generation) {
             tell(w, word);
             w->state = becomes;
+            w->since_ms = now_ms();
         }
     }
 }
@@ -133,7 +135,10 @@ static int run_child(struct supervisor *s, const struct generation *g, int contr
         }
     }
     (void)close(s->signals);
-    (void)close(s->lock);
+    /* The lock stays open: state_dir is ours as long as one of us lives. Other listeners must not.
+     */
+    generation_close_listeners(s->current, g);
+    generation_close_listeners(s->candidate, g);
     const struct worker_parts parts = {.generation = g,
                                        .replay = s->replay,
                                        .audit = s->audit,
@@ -390,13 +395,17 @@ static void check_lock(struct supervisor *s)
     }
 }
 
-static void check_starts(struct supervisor *s, uint64_t now)
+/* A worker that starts or drains for too long hangs: it must not keep a reload or a stop. */
+static void check_patience(struct supervisor *s, uint64_t now)
 {
+    const uint64_t deadline_ms = s->current != NULL ? s->current->config->limits.deadline_ms : 0;
     for (size_t i = 0; i < WORKERS_MAX; i++) {
         const struct worker *w = &s->workers[i];
-        if (w->state == WORKER_STARTING && now - w->since_ms > START_MS) {
-            log_line(LOG_LEVEL_ERROR, "worker %ld is not ready after %d s: killed", (long)w->pid,
-                     START_MS / 1000);
+        const bool starting = w->state == WORKER_STARTING;
+        const uint64_t patience_ms = starting ? START_MS : 2 * deadline_ms + DRAIN_MS;
+        if ((starting || w->state == WORKER_DRAINING) && now - w->since_ms > patience_ms) {
+            log_line(LOG_LEVEL_ERROR, "worker %ld %s: killed", (long)w->pid,
+                     starting ? "does not become ready" : "does not stop");
             (void)kill(w->pid, SIGKILL);
         }
     }
@@ -407,7 +416,7 @@ static void tick(struct supervisor *s)
 {
     const uint64_t now = now_ms();
     check_lock(s);
-    check_starts(s, now);
+    check_patience(s, now);
     if (s->current == NULL || s->stopping) {
         return;
     }
@@ -451,6 +460,17 @@ static void stop(struct supervisor *s, const char *why)
     }
 }
 
+/* A record proves at once that the new file can be written, and says so if not. */
+static void reopen_audit(struct supervisor *s)
+{
+    audit_reopen(s->audit);
+    if (audit_append_event(s->audit, "audit", "reopen", NULL, NULL) != REASON_OK) {
+        log_line(LOG_LEVEL_ERROR, "%s cannot be written: %s; sign-ins are answered 503",
+                 s->current != NULL ? s->current->config->audit.file : "the audit file",
+                 strerror(audit_last_error(s->audit)));
+    }
+}
+
 static int handle_signal(struct supervisor *s)
 {
     struct signalfd_siginfo info;
@@ -461,15 +481,15 @@ static int handle_signal(struct supervisor *s)
     case SIGCHLD:
         return reap(s);
     case SIGHUP:
-        audit_reopen(s->audit);
+        reopen_audit(s);
         begin_reload(s, "SIGHUP");
         break;
     case SIGUSR1:
-        audit_reopen(s->audit);
-        log_line(LOG_LEVEL_INFO, "log files are opened anew: SIGUSR1");
+        reopen_audit(s);
+        log_line(LOG_LEVEL_INFO, "the audit file is opened anew: SIGUSR1");
         break;
     default:
-        stop(s, strsignal((int)info.ssi_signo));
+        stop(s, info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
         break;
     }
     return 0;
@@ -516,7 +536,8 @@ static int open_signals(struct supervisor *s, struct fault *fault)
     }
     /* Blocked in the workers, too: they obey their supervisor's word, not a signal to the whole
      * group. */
-    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0 || signal(SIGXFSZ, SIG_IGN) == SIG_ERR) {
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0 || signal(SIGXFSZ, SIG_IGN) == SIG_ERR ||
+        signal(SIGUSR2, SIG_IGN) == SIG_ERR) {
         return fault_set(fault, "", "signals cannot be blocked: %s", strerror(errno));
     }
     (void)sigdelset(&set, SIGPIPE);

@@ -41,9 +41,16 @@ static struct replay *open_table(uint64_t entries)
     return replay;
 }
 
+static enum reason use_as(struct replay *replay, unsigned token, unsigned user, uint64_t now_s)
+{
+    return replay_check(replay, span_make(&token, sizeof token), span_make(&user, sizeof user),
+                        now_s, KEEP_S);
+}
+
+/* One of many users. */
 static enum reason use(struct replay *replay, unsigned token, uint64_t now_s)
 {
-    return replay_check(replay, span_make(&token, sizeof token), span_of("alice@R"), now_s, KEEP_S);
+    return use_as(replay, token, token, now_s);
 }
 
 Test(replay, a_second_use_is_a_replay_until_the_entry_ends)
@@ -93,6 +100,23 @@ Test(replay, a_full_table_refuses_and_forgets_nothing)
     }
     cr_assert_eq(remembered, accepted);
     cr_assert_eq(use(replay, 20000, 1000 + KEEP_S), REASON_OK, "room again when entries end");
+    replay_close(replay);
+}
+
+Test(replay, one_principal_holds_an_eighth_at_most)
+{
+    struct replay *replay = open_table(1024);
+    unsigned accepted = 0;
+    for (unsigned token = 0; token < 10000; token++) {
+        const enum reason reason = use_as(replay, token, 7, 1000);
+        cr_assert(reason == REASON_OK || reason == REASON_REPLAY_FULL);
+        accepted += reason == REASON_OK ? 1 : 0;
+    }
+    cr_assert_eq(accepted, 2048 / 8);
+    for (unsigned token = 10000; token < 10500; token++) {
+        cr_assert_eq(use(replay, token, 1000), REASON_OK, "others are let in, %u", token);
+    }
+    cr_assert_eq(use_as(replay, 20000, 7, 1000 + KEEP_S), REASON_OK, "again when entries end");
     replay_close(replay);
 }
 

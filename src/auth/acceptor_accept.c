@@ -1,0 +1,375 @@
+#include "auth/acceptor.h"
+#include "auth/acceptor_keys.h"
+#include "base/secret.h"
+
+#include <errno.h>
+#include <gssapi/gssapi_krb5.h>
+#include <krb5_asn1.h>
+#include <stdio.h>
+#include <string.h>
+
+/* "kvno 3 aes256-cts-hmac-sha1-96, kvno 2 ..." of one service, or every principal when there is
+ * none. */
+static void describe_keys(const struct acceptor *acceptor, const struct service *service, char *out,
+                          size_t size)
+{
+    size_t at = 0;
+    out[0] = '\0';
+    const size_t count = service != NULL ? service->key_count : acceptor->count;
+    for (size_t i = 0; i < count && at < size; i++) {
+        char text[KEYTAB_ENCTYPE_BYTES];
+        int n = 0;
+        if (service != NULL) {
+            n = snprintf(out + at, size - at, "%skvno %u %s", i > 0 ? ", " : "",
+                         service->keys[i].kvno,
+                         keytab_enctype_text(service->keys[i].enctype, text));
+        } else {
+            n = snprintf(out + at, size - at, "%s%s", i > 0 ? ", " : "",
+                         acceptor->services[i].principal);
+        }
+        at += n > 0 ? (size_t)n : 0;
+    }
+}
+
+/* The ticket's cleartext into the result; -1 when its service does not fit what any keytab holds.
+ */
+static int read_claims(const AP_REQ *ap_req, struct acceptor_result *out)
+{
+    const Ticket *ticket = &ap_req->ticket;
+    const EncryptedData *part = &ticket->enc_part;
+    struct span components[16];
+    const size_t count = ticket->sname.name_string.len;
+    if (count > sizeof components / sizeof components[0]) {
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        components[i] = span_of(ticket->sname.name_string.val[i]);
+    }
+    if (identity_unparse(components, count, span_of(ticket->realm), out->claimed_service,
+                         sizeof out->claimed_service) != 0 ||
+        identity_unparse(NULL, 0, span_of(ticket->realm), out->claimed_realm,
+                         sizeof out->claimed_realm) != 0) {
+        out->claimed_service[0] = '\0';
+        return -1;
+    }
+    memmove(out->claimed_realm, out->claimed_realm + 1, strlen(out->claimed_realm));
+    out->claimed_kvno = part->kvno != NULL ? (int64_t)(uint32_t)*part->kvno : -1;
+    out->claimed_enctype = part->etype;
+    out->session_enctype = ap_req->authenticator.etype;
+    out->claimed = true;
+    return 0;
+}
+
+/* A ticket without kvno, or with 0, fits every version. */
+static bool kvno_fits(const struct key_entry *key, const struct acceptor_result *out)
+{
+    return out->claimed_kvno <= 0 || out->claimed_kvno == key->kvno;
+}
+
+static bool fits(const struct key_entry *key, const struct acceptor_result *out)
+{
+    return kvno_fits(key, out) && key->enctype == out->claimed_enctype;
+}
+
+/* Looks up the ticket's cleartext among our own keys; `*service` is set with OK. */
+static enum reason find_key(const struct acceptor *acceptor, struct acceptor_result *out,
+                            const struct service **service)
+{
+    const struct service *found = acceptor_find(acceptor, out->claimed_service);
+    if (found == NULL) {
+        describe_keys(acceptor, NULL, out->keytab_has, sizeof out->keytab_has);
+        return REASON_UNKNOWN_SERVICE;
+    }
+    out->kvno_newest = found->kvno_newest;
+    bool kvno = false;
+    bool both = false;
+    for (size_t i = 0; i < found->key_count; i++) {
+        kvno = kvno || kvno_fits(&found->keys[i], out);
+        both = both || fits(&found->keys[i], out);
+    }
+    if (!both) {
+        describe_keys(acceptor, found, out->keytab_has, sizeof out->keytab_has);
+        return kvno ? REASON_UNKNOWN_ENCTYPE : REASON_UNKNOWN_KVNO;
+    }
+    if (!acceptor->weak_allowed &&
+        (keytab_enctype_weak(out->claimed_enctype) || keytab_enctype_weak(out->session_enctype))) {
+        return REASON_WEAK_ENCTYPE;
+    }
+    *service = found;
+    return REASON_OK;
+}
+
+/* Looks at the AP-REQ's cleartext: a key of ours must fit. */
+static enum reason inspect(const struct acceptor *acceptor, const AP_REQ *ap_req,
+                           struct acceptor_result *out, const struct service **service)
+{
+    const heim_octet_string *cipher = &ap_req->authenticator.cipher;
+    if (cipher->length == 0 || read_claims(ap_req, out) != 0) {
+        return REASON_BAD_TOKEN;
+    }
+    out->authenticator.max = cipher->length;
+    buf_append(&out->authenticator, cipher->data, cipher->length);
+    return out->authenticator.failed ? REASON_INTERNAL : find_key(acceptor, out, service);
+}
+
+/* Decrypts the ticket with one key; -1 when it is not this one. */
+static int open_with(krb5_context context, const Ticket *ticket, const krb5_keyblock *key,
+                     EncTicketPart *part)
+{
+    krb5_crypto crypto = NULL;
+    krb5_data plain = {0, NULL};
+    size_t used = 0;
+    int r = -1;
+    if (krb5_crypto_init(context, key, 0, &crypto) != 0) {
+        return -1;
+    }
+    if (krb5_decrypt_EncryptedData(context, crypto, KRB5_KU_TICKET, &ticket->enc_part, &plain) ==
+        0) {
+        r = decode_EncTicketPart(plain.data, plain.length, part, &used) == 0 ? 0 : -1;
+        secret_wipe(plain.data, plain.length);
+        krb5_data_free(&plain);
+    }
+    krb5_crypto_destroy(context, crypto);
+    return r;
+}
+
+static void take_ticket(EncTicketPart *part, uint64_t now_s, struct acceptor_result *out)
+{
+    out->session_enctype = part->key.keytype;
+    out->ticket_end_s = part->endtime > 0 ? (uint64_t)part->endtime : 0;
+    out->expired_s =
+        part->endtime > 0 && out->ticket_end_s < now_s ? (int64_t)(now_s - out->ticket_end_s) : -1;
+    secret_wipe(part->key.keyvalue.data, part->key.keyvalue.length);
+    free_EncTicketPart(part);
+}
+
+/*
+ * What only the ticket itself tells: its end, and the session key's enctype, which the AP-REQ's
+ * cleartext may give falsely. Returns -1 if the ticket cannot be opened.
+ */
+static int read_ticket(const struct acceptor_thread *thread, const struct service *service,
+                       const Ticket *ticket, uint64_t now_s, struct acceptor_result *out)
+{
+    for (size_t i = 0; i < service->key_count; i++) {
+        const struct key_entry *key = &service->keys[i];
+        EncTicketPart part;
+        if (fits(key, out) && open_with(thread->context, ticket, &key->block, &part) == 0) {
+            take_ticket(&part, now_s, out);
+            return 0;
+        }
+    }
+    return -1;
+}
+
+/* The GSS frame of a krb5 token is 60 len OID id id; gives what comes behind the two id bytes. */
+static struct span unframe(struct span token, unsigned char id)
+{
+    static const unsigned char krb5[] = {0x06, 0x09, 0x2a, 0x86, 0x48, 0x86,
+                                         0xf7, 0x12, 0x01, 0x02, 0x02};
+    for (size_t at = 2; at <= 6 && at + sizeof krb5 + 2 <= token.len; at++) {
+        const unsigned char *p = token.ptr + at;
+        if (memcmp(p, krb5, sizeof krb5) == 0 && p[sizeof krb5] == id && p[sizeof krb5 + 1] == 0) {
+            return span_make(p + sizeof krb5 + 2, token.len - at - sizeof krb5 - 2);
+        }
+    }
+    return (struct span){NULL, 0};
+}
+
+/* CONTINUE means that libkrb5 answers with a KRB-ERROR; which one decides. */
+static enum reason classify_error_token(const gss_buffer_desc *output, struct acceptor_result *out)
+{
+    const struct span error = unframe(span_make(output->value, output->length), 0x03);
+    KRB_ERROR decoded;
+    size_t used = 0;
+    if (error.len == 0 || decode_KRB_ERROR(error.ptr, error.len, &decoded, &used) != 0) {
+        return REASON_GSS_ERROR;
+    }
+    const krb5_error_code code = (krb5_error_code)(decoded.error_code + ERROR_TABLE_BASE_krb5);
+    free_KRB_ERROR(&decoded);
+    out->gss_minor = code;
+    if (code == KRB5KRB_AP_ERR_TKT_NYV) {
+        return REASON_TICKET_NOT_YET_VALID;
+    }
+    if (code != KRB5KRB_AP_ERR_SKEW) {
+        return REASON_GSS_ERROR;
+    }
+    buf_append(&out->reply, output->value, output->length);
+    return out->reply.failed ? REASON_INTERNAL : REASON_CLOCK_SKEW;
+}
+
+static enum reason classify(OM_uint32 major, OM_uint32 minor, const gss_buffer_desc *output,
+                            struct acceptor_result *out)
+{
+    if (major == GSS_S_CONTINUE_NEEDED) {
+        return classify_error_token(output, out);
+    }
+    if (GSS_ROUTINE_ERROR(major) == GSS_S_BAD_BINDINGS) {
+        return REASON_CB_MISMATCH;
+    }
+    switch ((krb5_error_code)minor) {
+    case ENOMEM:
+        return REASON_INTERNAL;
+    case KRB5KRB_AP_ERR_TKT_EXPIRED:
+        return REASON_TICKET_EXPIRED;
+    case KRB5KRB_AP_ERR_TKT_NYV:
+        return REASON_TICKET_NOT_YET_VALID;
+    case KRB5KRB_AP_ERR_SKEW:
+        return REASON_CLOCK_SKEW;
+    case KRB5KRB_AP_ERR_BAD_INTEGRITY:
+    case KRB5KRB_AP_ERR_MODIFIED:
+        return REASON_WRONG_KEY;
+    default:
+        break;
+    }
+    return GSS_ROUTINE_ERROR(major) == GSS_S_DEFECTIVE_TOKEN ? REASON_BAD_TOKEN : REASON_GSS_ERROR;
+}
+
+/* libgssapi's words for both codes, for the record. */
+static void describe_status(OM_uint32 major, OM_uint32 minor, struct acceptor_result *out)
+{
+    const OM_uint32 codes[] = {major, minor};
+    const int kinds[] = {GSS_C_GSS_CODE, GSS_C_MECH_CODE};
+    size_t at = 0;
+    for (size_t i = 0; i < 2; i++) {
+        gss_buffer_desc text = GSS_C_EMPTY_BUFFER;
+        OM_uint32 ignored = 0;
+        OM_uint32 more = 0;
+        if (codes[i] != 0 && gss_display_status(&ignored, codes[i], kinds[i], GSS_KRB5_MECHANISM,
+                                                &more, &text) == GSS_S_COMPLETE) {
+            const int n = snprintf(out->gss_text + at, sizeof out->gss_text - at, "%s%.*s",
+                                   at > 0 ? ": " : "", (int)text.length, (char *)text.value);
+            at += n > 0 && (size_t)n < sizeof out->gss_text - at ? (size_t)n : 0;
+        }
+        (void)gss_release_buffer(&ignored, &text);
+    }
+}
+
+/* After COMPLETE: who it is. COMPLETE without a principal has been seen when memory is short. */
+static enum reason read_identity(gss_name_t source, struct acceptor_result *out)
+{
+    OM_uint32 minor = 0;
+    gss_buffer_desc exported = GSS_C_EMPTY_BUFFER;
+    if (source == GSS_C_NO_NAME || gss_export_name(&minor, source, &exported) != GSS_S_COMPLETE) {
+        return REASON_NO_PRINCIPAL;
+    }
+    const enum reason reason =
+        identity_read(span_make(exported.value, exported.length), &out->identity);
+    (void)gss_release_buffer(&minor, &exported);
+    return reason;
+}
+
+/* Libkrb5's verdict on an AP-REQ for one service. */
+static enum reason accept_token(const struct service *service, struct span ap_req,
+                                struct acceptor_result *out)
+{
+    gss_buffer_desc input = {ap_req.len, (void *)(uintptr_t)ap_req.ptr};
+    gss_buffer_desc output = GSS_C_EMPTY_BUFFER;
+    gss_ctx_id_t context = GSS_C_NO_CONTEXT;
+    gss_name_t source = GSS_C_NO_NAME;
+    OM_uint32 minor = 0;
+    OM_uint32 flags = 0;
+    enum reason reason = REASON_GSS_ERROR;
+    /* No place for delegated credentials: they are dropped by the library. */
+    const OM_uint32 major = gss_accept_sec_context(&minor, &context, service->credential, &input,
+                                                   GSS_C_NO_CHANNEL_BINDINGS, &source, NULL,
+                                                   &output, &flags, NULL, NULL);
+    if (major == GSS_S_COMPLETE) {
+        out->mutual = (flags & GSS_C_MUTUAL_FLAG) != 0;
+        out->deleg = (flags & GSS_C_DELEG_FLAG) != 0;
+        buf_append(&out->reply, output.value, output.length);
+        reason = out->reply.failed ? REASON_INTERNAL : read_identity(source, out);
+    } else {
+        out->has_gss = true;
+        out->gss_major = major;
+        out->gss_minor = (int32_t)minor;
+        reason = classify(major, minor, &output, out);
+        describe_status(major, (OM_uint32)out->gss_minor, out);
+    }
+    (void)gss_release_name(&minor, &source);
+    (void)gss_release_buffer(&minor, &output);
+    (void)gss_delete_sec_context(&minor, &context, GSS_C_NO_BUFFER);
+    return reason;
+}
+
+/* The session key as the ticket has it, which must be what the cleartext says. */
+static enum reason check_session_key(const struct acceptor *acceptor, int32_t claimed_enctype,
+                                     const struct acceptor_result *out)
+{
+    if (!acceptor->weak_allowed && keytab_enctype_weak(out->session_enctype)) {
+        return REASON_WEAK_ENCTYPE;
+    }
+    return claimed_enctype == out->session_enctype ? REASON_OK : REASON_BAD_TOKEN;
+}
+
+/* What the cleartext says, libkrb5's verdict, and what the opened ticket says, in this order. */
+static enum reason accept_decoded(const struct acceptor *acceptor,
+                                  const struct acceptor_thread *thread, const AP_REQ *decoded,
+                                  struct span ap_req, uint64_t now_s, struct acceptor_result *out)
+{
+    const struct service *service = NULL;
+    enum reason reason = inspect(acceptor, decoded, out, &service);
+    if (reason != REASON_OK) {
+        return reason;
+    }
+    const int32_t claimed_enctype = out->session_enctype;
+    reason = accept_token(service, ap_req, out);
+    const bool opened = read_ticket(thread, service, &decoded->ticket, now_s, out) == 0;
+    if (reason != REASON_OK && reason != REASON_NAME_REFUSED) {
+        return reason;
+    }
+    if (!opened) {
+        return REASON_INTERNAL; /* libkrb5 could, with the same key */
+    }
+    const enum reason session = check_session_key(acceptor, claimed_enctype, out);
+    return session != REASON_OK ? session : reason;
+}
+
+enum reason acceptor_accept(const struct acceptor *acceptor, const struct acceptor_thread *thread,
+                            struct span ap_req, uint64_t now_s, struct acceptor_result *out)
+{
+    AP_REQ decoded;
+    size_t used = 0;
+    const int code = decode_AP_REQ(ap_req.ptr, ap_req.len, &decoded, &used);
+    if (code != 0) {
+        return code == ENOMEM ? REASON_INTERNAL : REASON_BAD_TOKEN;
+    }
+    const enum reason reason = used == ap_req.len
+                                   ? accept_decoded(acceptor, thread, &decoded, ap_req, now_s, out)
+                                   : REASON_BAD_TOKEN;
+    free_AP_REQ(&decoded);
+    return reason;
+}
+
+void acceptor_result_clear(struct acceptor_result *result)
+{
+    buf_reset(&result->reply);
+    buf_reset(&result->authenticator);
+    /* Field by field: the texts are 3 KiB that need no wiping on every request. */
+    result->identity.principal[0] = '\0';
+    result->identity.user[0] = '\0';
+    result->identity.realm_at = 0;
+    result->identity.components = 0;
+    result->claimed = false;
+    result->claimed_service[0] = '\0';
+    result->claimed_realm[0] = '\0';
+    result->claimed_kvno = -1;
+    result->claimed_enctype = 0;
+    result->session_enctype = 0;
+    result->kvno_newest = -1;
+    result->keytab_has[0] = '\0';
+    result->has_gss = false;
+    result->gss_major = 0;
+    result->gss_minor = 0;
+    result->gss_text[0] = '\0';
+    result->mutual = false;
+    result->deleg = false;
+    result->ticket_end_s = 0;
+    result->expired_s = -1;
+}
+
+void acceptor_result_free(struct acceptor_result *result)
+{
+    acceptor_result_clear(result);
+    buf_clear(&result->reply);
+    buf_clear(&result->authenticator);
+}
