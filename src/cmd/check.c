@@ -7,10 +7,8 @@
 #include "conf/config.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-#include <sysexits.h>
 #include <unistd.h>
 
 /* An entry of the replay table lives for twice the clock skew that Kerberos allows, and a second.
@@ -101,28 +99,10 @@ static int check_all(const char *path)
 
 int cmd_check(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    const char *config = cmd_config_default();
-
-    for (int c = getopt_long(argc, argv, "c:", options, NULL); c != -1;
-         c = getopt_long(argc, argv, "c:", options, NULL)) {
-        switch (c) {
-        case 'c':
-            config = optarg;
-            break;
-        case 'h':
-            print_help();
-            return EX_OK;
-        default:
-            (void)fprintf(stderr, "Try `spnegate check --help`.\n");
-            return EX_USAGE;
-        }
-    }
-    if (optind < argc) {
-        (void)fprintf(stderr, "spnegate check: too many arguments: %s\n", argv[optind]);
-        return EX_USAGE;
+    const char *config = NULL;
+    const int status = cmd_options(argc, argv, print_help, &config);
+    if (status >= 0) {
+        return status;
     }
     if (secret_init() != 0) {
         (void)fprintf(stderr, "spnegate check: no randomness is to be had\n");

@@ -8,4 +8,11 @@ int cmd_check(int argc, char **argv);
 /* $SPNEGATE_CONFIG, or the built-in path. */
 const char *cmd_config_default(void);
 
+/*
+ * The options of a subcommand that takes a configuration: -c FILE, --config=FILE, -h, --help.
+ * Returns -1 to go on with `*config`, or the exit status: help was shown, or the usage was wrong
+ * (and said so).
+ */
+int cmd_options(int argc, char **argv, void (*print_help)(void), const char **config);
+
 #endif

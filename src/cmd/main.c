@@ -3,6 +3,7 @@
 #include "cmd/cmd.h"
 #include "conf/config.h"
 
+#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,38 @@ const char *cmd_config_default(void)
 {
     const char *path = getenv("SPNEGATE_CONFIG");
     return path != NULL && path[0] != '\0' ? path : CONFIG_PATH_DEFAULT;
+}
+
+int cmd_options(int argc, char **argv, void (*print_help)(void), const char **config)
+{
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    const char *command = argv[0];
+    const char *path = cmd_config_default();
+    opterr = 0;
+    for (int c = getopt_long(argc, argv, ":c:h", options, NULL); c != -1;
+         c = getopt_long(argc, argv, ":c:h", options, NULL)) {
+        switch (c) {
+        case 'c':
+            path = optarg;
+            break;
+        case 'h':
+            print_help();
+            return EX_OK;
+        default:
+            (void)fprintf(stderr, "spnegate %s: %s: %s\nTry `spnegate %s --help`.\n", command,
+                          c == ':' ? "this option needs a value" : "no such option",
+                          argv[optind - 1], command);
+            return EX_USAGE;
+        }
+    }
+    if (optind < argc) {
+        (void)fprintf(stderr, "spnegate %s: too many arguments: %s\n", command, argv[optind]);
+        return EX_USAGE;
+    }
+    *config = path;
+    return -1;
 }
 
 static void print_usage(FILE *out)
@@ -49,11 +82,11 @@ int main(int argc, char **argv)
         print_usage(stderr);
         return EX_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0) {
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         print_usage(stdout);
         return EX_OK;
     }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
         print_version();
         return EX_OK;
     }
@@ -62,6 +95,7 @@ int main(int argc, char **argv)
             return commands[i].run(argc - 1, argv + 1);
         }
     }
-    (void)fprintf(stderr, "spnegate: no such command: %s\nTry `spnegate --help`.\n", argv[1]);
+    (void)fprintf(stderr, "spnegate: no such %s: %s\nTry `spnegate --help`.\n",
+                  argv[1][0] == '-' ? "option" : "command", argv[1]);
     return EX_USAGE;
 }

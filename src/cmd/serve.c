@@ -1,9 +1,7 @@
 #include "cmd/cmd.h"
 #include "serve/supervise.h"
 
-#include <getopt.h>
 #include <stdio.h>
-#include <sysexits.h>
 
 static void print_help(void)
 {
@@ -23,26 +21,7 @@ static void print_help(void)
 
 int cmd_serve(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    const char *config = cmd_config_default();
-    for (int c = getopt_long(argc, argv, "c:", options, NULL); c != -1;
-         c = getopt_long(argc, argv, "c:", options, NULL)) {
-        switch (c) {
-        case 'c':
-            config = optarg;
-            break;
-        case 'h':
-            print_help();
-            return EX_OK;
-        default:
-            return EX_USAGE;
-        }
-    }
-    if (optind < argc) {
-        (void)fprintf(stderr, "spnegate serve: too many arguments: %s\n", argv[optind]);
-        return EX_USAGE;
-    }
-    return supervise_run(config);
+    const char *config = NULL;
+    const int status = cmd_options(argc, argv, print_help, &config);
+    return status >= 0 ? status : supervise_run(config);
 }

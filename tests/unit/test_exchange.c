@@ -144,6 +144,7 @@ Test(clear, what_nobody_decided_is_internal)
 {
     struct exchange *x = make_exchange(REASON_OK);
     exchange_clear(x);
+    cr_assert_eq(x->reason, REASON_INTERNAL);
     cr_assert_eq(strncmp(formatted(x), "Status: 500 ", 12), 0);
     cr_assert_str_eq(x->accepted.identity.user, "");
     free_exchange(x);

@@ -184,6 +184,34 @@ Test(read, pipelined_requests_are_read_one_after_the_other)
     buf_clear(&second);
 }
 
+Test(read, one_empty_stdin_may_follow_an_authorizer_not_two_and_not_anothers)
+{
+    struct buf params = good_params();
+    struct buf bytes = request(GUARD_AUTHORIZER, buf_span(&params), 0);
+    struct buf stray = {0};
+    put(&stray, 5, 1, "", 0, 0);
+    put(&stray, 5, 1, "", 0, 0);
+    for (int id = 1; id <= 2; id++) {
+        struct guard guard = {0};
+        enum guard_cause cause = GUARD_NONE;
+        size_t used = 0;
+        guard_start(&guard, MAX);
+        cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_DONE);
+        guard_start(&guard, MAX);
+        stray.ptr[3] = (unsigned char)id;
+        cr_assert_eq(guard_read(&guard, span_make(stray.ptr, 8), &used, &cause),
+                     id == 1 ? GUARD_MORE : GUARD_BAD);
+        if (id == 1) {
+            cr_assert_eq(guard_end(&guard), GUARD_EMPTY, "it belongs to the request before");
+            cr_assert_eq(guard_read(&guard, span_make(stray.ptr + 8, 8), &used, &cause), GUARD_BAD);
+        }
+        guard_clear(&guard);
+    }
+    buf_clear(&params);
+    buf_clear(&bytes);
+    buf_clear(&stray);
+}
+
 Test(read, stray_records_are_refused)
 {
     static const unsigned char begin_8[8] = {0, 2, 1};
