@@ -601,10 +601,11 @@ TRAIL_TEST(grants_again_when_a_full_disk_has_space)
     unsigned good = 0;
     int fd;
 
-    cr_assert(unshare(CLONE_NEWNS) == 0 &&
-              mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
     cr_assert(mkdir("small", 0700) == 0);
-    cr_assert(mount("tmpfs", "small", "tmpfs", 0, "size=64k") == 0);
+    /* A name space of its own, so that the mount ends with this process whatever happens. */
+    cr_assert(unshare(CLONE_NEWNS) == 0);
+    (void)mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL); /* not in a chroot */
+    cr_assert(mount("tmpfs", "small", "tmpfs", 0, "size=64k") == 0, "%s", strerror(errno));
     audit = trail_open("small/audit.jsonl");
     fd = open("small/fill", O_WRONLY | O_CREAT, 0600);
     while (write(fd, fill, sizeof(fill)) > 0) {
