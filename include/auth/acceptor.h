@@ -29,8 +29,7 @@ struct acceptor_result {
     int32_t claimed_enctype;
     int32_t session_enctype;              /* the ticket's own once it could be opened */
     int64_t kvno_newest;                  /* the keytab's newest kvno of this service, -1: none */
-    char keytab_has[IDENTITY_TEXT_BYTES]; /* what the keytab has instead, with the unknown_* reasons
-                                           */
+    char keytab_has[IDENTITY_TEXT_BYTES]; /* instead, with the unknown_* reasons */
     bool has_gss;
     uint32_t gss_major;
     int32_t gss_minor;

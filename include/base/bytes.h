@@ -50,7 +50,8 @@ static inline struct span buf_span(const struct buf *b)
     return (struct span){b->ptr, b->len};
 }
 
-/* Makes room for `more` further bytes; -1 (and failed for good) over the ceiling or out of memory.
+/*
+ * Makes room for `more` further bytes; -1 (and failed for good) over the ceiling or out of memory.
  */
 int buf_reserve(struct buf *b, size_t more);
 
@@ -61,7 +62,8 @@ void buf_append_span(struct buf *b, struct span s);
 void buf_append_str(struct buf *b, const char *text);
 void buf_appendf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Forgets contents and failure but keeps the memory for the next use; the old contents are wiped.
+/*
+ * Forgets contents and failure but keeps the memory for the next use; the old contents are wiped.
  */
 void buf_reset(struct buf *b);
 

@@ -8,7 +8,8 @@
 
 enum { SECRET_SHA256_BYTES = 32, SECRET_KEY_BYTES = 32, SECRET_HASH_BYTES = 32 };
 
-/* Must be called once in each program before anything else here; -1 if no randomness is to be had.
+/*
+ * Must be called once in each program before anything else here; -1 if no randomness is to be had.
  */
 int secret_init(void);
 

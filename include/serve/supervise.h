@@ -6,7 +6,8 @@
 #ifndef SERVE_SUPERVISE_H
 #define SERVE_SUPERVISE_H
 
-/* Runs the daemon in the foreground until it is told to stop; returns its exit status (sysexits).
+/*
+ * Runs the daemon in the foreground until it is told to stop; returns its exit status (sysexits).
  */
 int supervise_run(const char *config_path);
 

@@ -114,7 +114,8 @@ enum reason audit_append_event(struct audit *audit, const char *event, const cha
 /* The process that holds the lock, or 0; the supervisor kills it when it holds it for too long. */
 pid_t audit_lock_holder(const struct audit *audit);
 
-/* The error of the last failed append for the daemon's log, as errno; 0 if the last one went well.
+/*
+ * The error of the last failed append for the daemon's log, as errno; 0 if the last one went well.
  */
 int audit_last_error(const struct audit *audit);
 

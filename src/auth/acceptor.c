@@ -204,7 +204,8 @@ void acceptor_close(struct acceptor *acceptor)
     free(acceptor);
 }
 
-/* An AP-REQ without content: refused, but only after libkrb5 has made the calling thread's context.
+/*
+ * An AP-REQ without content: refused, but only after libkrb5 has made the calling thread's context.
  */
 static int warm(struct fault *fault)
 {

@@ -31,7 +31,8 @@ static void describe_keys(const struct acceptor *acceptor, const struct service 
     }
 }
 
-/* The ticket's cleartext into the result; -1 when its service does not fit what any keytab holds.
+/*
+ * The ticket's cleartext into the result; -1 when its service does not fit what any keytab holds.
  */
 static int read_claims(const AP_REQ *ap_req, struct acceptor_result *out)
 {

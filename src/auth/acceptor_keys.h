@@ -17,7 +17,8 @@ struct key_entry {
     krb5_keyblock block;
 };
 
-/* One principal of the keytab with a credential of its own, so that no other's keys are ever tried.
+/*
+ * One principal of the keytab with a credential of its own, so that no other's keys are ever tried.
  */
 struct service {
     char *principal;

@@ -123,7 +123,8 @@ static size_t good_character(const unsigned char *p, size_t len)
     }
     static const unsigned smallest[] = {0, 0, 0x80, 0x800, 0x10000};
     const bool surrogate = code >= 0xd800 && code <= 0xdfff;
-    /* C1 controls, line separators and the marks that turn the direction of text deceive a reader.
+    /*
+     * C1 controls, line separators and the marks that turn the direction of text deceive a reader.
      */
     const bool deceiving = (code >= 0x80 && code <= 0x9f) || (code >= 0x2028 && code <= 0x202e) ||
                            (code >= 0x2066 && code <= 0x2069);

@@ -11,7 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* An entry of the replay table lives for twice the clock skew that Kerberos allows, and a second.
+/*
+ * An entry of the replay table lives for twice the clock skew that Kerberos allows, and a second.
  */
 enum { REPLAY_KEEP_S = 2 * 300 + 1 };
 

@@ -231,7 +231,8 @@ READER(read_map)
     return directive_read(r, d->inside, node, field);
 }
 
-/* How many items a list has, one word standing for a list of one; 0 and a fault when it has none.
+/*
+ * How many items a list has, one word standing for a list of one; 0 and a fault when it has none.
  */
 static size_t count_items(struct reader *r, const struct directive *d, const struct tree_node *node)
 {

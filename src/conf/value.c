@@ -19,7 +19,8 @@ static bool is_upper(char c)
     return c >= 'A' && c <= 'Z';
 }
 
-/* Reads digits and moves `*text` behind them; false when there are none or the number is too large.
+/*
+ * Reads digits and moves `*text` behind them; false when there are none or the number is too large.
  */
 static bool read_digits(const char **text, uint64_t *out)
 {

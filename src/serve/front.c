@@ -133,7 +133,8 @@ static void put_head(unsigned char *head, unsigned char type, uint16_t id, size_
     memcpy(head, bytes, sizeof bytes);
 }
 
-/* Writes the request as libfcgi likes it best: three kinds of records, no padding, nothing behind.
+/*
+ * Writes the request as libfcgi likes it best: three kinds of records, no padding, nothing behind.
  */
 static int fill_pipe(struct thread *t, const struct guard *guard)
 {

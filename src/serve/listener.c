@@ -12,7 +12,8 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-/* SYNs and connects that wait while all threads are busy; the kernel caps it by net.core.somaxconn.
+/*
+ * SYNs and connects that wait while all threads are busy; the kernel caps it by net.core.somaxconn.
  */
 enum { BACKLOG = 1024 };
 

@@ -135,7 +135,8 @@ static int run_child(struct supervisor *s, const struct generation *g, int contr
         }
     }
     (void)close(s->signals);
-    /* The lock stays open: state_dir is ours as long as one of us lives. Other listeners must not.
+    /*
+     * The lock stays open: state_dir is ours as long as one of us lives. Other listeners must not.
      */
     generation_close_listeners(s->current, g);
     generation_close_listeners(s->candidate, g);

@@ -11,7 +11,8 @@
 #include "trail/audit.h"
 #include "trail/metrics.h"
 
-/* What a worker says: once, when it is ready (status 0) or cannot start (the exit status and why).
+/*
+ * What a worker says: once, when it is ready (status 0) or cannot start (the exit status and why).
  */
 struct worker_report {
     int status;

@@ -283,7 +283,8 @@ Test(format, holds_a_clock_past_the_year_9999_to_its_last_second)
     json_decref(object);
 }
 
-/* One well-formed UTF-8 sequence by the table of well-formed byte sequences; 0 when there is none.
+/*
+ * One well-formed UTF-8 sequence by the table of well-formed byte sequences; 0 when there is none.
  */
 static size_t sequence(const unsigned char *p, size_t len)
 {

@@ -12,7 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The linker sends our objects' allocations here; libyaml's and the C library's stay as they are.
+/*
+ * The linker sends our objects' allocations here; libyaml's and the C library's stay as they are.
  */
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
@@ -749,7 +750,8 @@ static bool has_text(const struct config_strings *all, const char *text)
     return false;
 }
 
-/* Fewer entries are fine as long as the key itself is still there: a key that vanishes grants more.
+/*
+ * Fewer entries are fine as long as the key itself is still there: a key that vanishes grants more.
  */
 static void expect_part(const struct config_strings *part, const struct config_strings *whole,
                         size_t cut)
