@@ -55,7 +55,7 @@ void report_detail(const char *format, ...)
 
 int report_close(const struct report *report)
 {
-    (void)printf("%u findings, %u warnings, %u undecided\n", report->findings, report->warnings,
+    (void)printf("findings: %u, warnings: %u, undecided: %u\n", report->findings, report->warnings,
                  report->undecided);
     if (report->findings > 0) {
         return 1;
