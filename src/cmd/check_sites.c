@@ -63,9 +63,10 @@ static void check_file(struct report *report, const struct subject *s)
                     s->site->id, path);
     }
     if ((st.st_mode & S_IROTH) != 0) {
-        report_line(report, REPORT_WARNING,
-                    "site %s: %s may be read by everybody: its keys are no longer secret; chmod o-r",
-                    s->site->id, path);
+        report_line(
+            report, REPORT_WARNING,
+            "site %s: %s may be read by everybody: its keys are no longer secret; chmod o-r",
+            s->site->id, path);
     }
     if (st.st_uid != 0 && view_user(s->config, &daemon) && st.st_uid != daemon) {
         report_line(report, REPORT_WARNING,
