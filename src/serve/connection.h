@@ -73,11 +73,13 @@ void pool_take(struct pool *pool, struct connection *c, uint64_t now_us);
 /* Closes the socket and frees; the caller must own it. */
 void pool_drop(struct pool *pool, struct connection *c);
 
-/* Shuts down what waited past its deadline, and idle kept connections while draining. */
+/* Shuts down what waited past its deadline; while draining it ends idle kept connections, too. */
 void pool_sweep(struct pool *pool, uint64_t now_us);
 
-/* From now on idle connections are ended; `*open` tells how many are left. */
+/* From now on idle connections are ended, after what is on its way on them was answered. */
 void pool_drain(struct pool *pool);
+
+/* How many connections are open, parked or being served. */
 size_t pool_count(struct pool *pool);
 
 #endif
