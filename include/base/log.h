@@ -28,11 +28,15 @@ void log_line(enum log_level level, const char *format, ...) __attribute__((form
 struct log_rate {
     uint32_t per_s;
     uint32_t burst;
-    _Atomic uint64_t state; /* private */
+    _Atomic uint64_t state;   /* private */
+    _Atomic uint32_t skipped; /* lines that were not allowed since the last that was */
 };
 
-/* Whether one more line is within the budget at `now_ms` (monotonic); never blocks. */
-bool log_rate_allow(struct log_rate *rate, uint64_t now_ms);
+/*
+ * Whether one more line is within the budget at `now_ms` (monotonic); never blocks. With true,
+ * `*skipped` is how many were not since the last time; NULL if nobody tells.
+ */
+bool log_rate_allow(struct log_rate *rate, uint64_t now_ms, uint32_t *skipped);
 
 /* Writes `s` quoted and escaped ("a\x0ab") into `out`, cut to fit; returns `out`. For peers'
  * strings. */

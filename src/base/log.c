@@ -67,7 +67,7 @@ void log_line(enum log_level level, const char *format, ...)
  * The state holds the millisecond at which the budget is whole again: each line moves it 1/per_s
  * further, and it may be at most burst/per_s ahead of now.
  */
-bool log_rate_allow(struct log_rate *rate, uint64_t now_ms)
+bool log_rate_allow(struct log_rate *rate, uint64_t now_ms, uint32_t *skipped)
 {
     _Atomic uint64_t *state = &rate->state;
     const uint64_t step = 1000 / (rate->per_s == 0 ? 1 : rate->per_s);
@@ -76,10 +76,16 @@ bool log_rate_allow(struct log_rate *rate, uint64_t now_ms)
     for (;;) {
         const uint64_t from = seen < now_ms ? now_ms : seen;
         if (from + step > now_ms + reach) {
+            (void)atomic_fetch_add_explicit(&rate->skipped, 1, memory_order_relaxed);
             return false;
         }
         if (atomic_compare_exchange_weak_explicit(state, &seen, from + step, memory_order_relaxed,
                                                   memory_order_relaxed)) {
+            const uint32_t count =
+                atomic_exchange_explicit(&rate->skipped, 0, memory_order_relaxed);
+            if (skipped != NULL) {
+                *skipped = count;
+            }
             return true;
         }
     }

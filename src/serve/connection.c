@@ -10,11 +10,19 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { REST_MAX = 128 * 1024 };
+enum {
+    REST_MAX = 64 * 1024,       /* as much as is read at once */
+    IDLE_BYTES_MAX = 16 * 1024, /* of memory that an idle connection keeps for its next request */
+    GRACE_SHARE = 5,            /* of the deadline: nobody honest is silent for that long */
+};
 
-int pool_open(struct pool *pool, size_t cap, uint64_t deadline_us)
+int pool_open(struct pool *pool, struct station *stations, size_t station_count, size_t cap,
+              uint64_t deadline_us)
 {
-    *pool = (struct pool){.cap = cap, .deadline_us = deadline_us};
+    *pool = (struct pool){.stations = stations,
+                          .station_count = station_count,
+                          .cap = cap,
+                          .deadline_us = deadline_us};
     pool->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (pool->epoll < 0) {
         return -1;
@@ -26,21 +34,37 @@ int pool_open(struct pool *pool, size_t cap, uint64_t deadline_us)
     return 0;
 }
 
-static void unlink_parked(struct pool *pool, struct connection *c)
+static void enqueue(struct queue *queue, struct connection *c)
 {
+    c->queue = queue;
+    c->before = queue->last;
+    c->after = NULL;
+    if (queue->last != NULL) {
+        queue->last->after = c;
+    } else {
+        queue->first = c;
+    }
+    queue->last = c;
+}
+
+static void dequeue(struct connection *c)
+{
+    struct queue *queue = c->queue;
+    if (queue == NULL) {
+        return;
+    }
     if (c->before != NULL) {
         c->before->after = c->after;
     } else {
-        pool->first = c->after;
+        queue->first = c->after;
     }
     if (c->after != NULL) {
         c->after->before = c->before;
     } else {
-        pool->last = c->before;
+        queue->last = c->before;
     }
-    c->before = NULL;
-    c->after = NULL;
-    c->parked = false;
+    c->queue = NULL;
+    c->before = c->after = NULL;
 }
 
 static void connection_free(struct connection *c)
@@ -51,66 +75,103 @@ static void connection_free(struct connection *c)
     free(c);
 }
 
+static void free_queue(struct queue *queue)
+{
+    while (queue->first != NULL) {
+        struct connection *c = queue->first;
+        dequeue(c);
+        connection_free(c);
+    }
+}
+
 void pool_close(struct pool *pool)
 {
-    struct connection *c = pool->first;
-    while (c != NULL) {
-        struct connection *after = c->after;
-        connection_free(c);
-        c = after;
+    for (size_t i = 0; i < pool->station_count; i++) {
+        free_queue(&pool->stations[i].waiting);
+        free_queue(&pool->stations[i].idle);
     }
     (void)pthread_mutex_destroy(&pool->lock);
     (void)close(pool->epoll);
 }
 
-/* Ends the longest-waiting parked connection of a listener (of any: NULL). Its owner will see an
- * end of input. */
-static void give_way(struct pool *pool, const struct station *station)
+/* Its owner will see an end of input, or of output. */
+static void end(struct connection *c, enum guard_cause cause, int how)
 {
-    struct connection *c = pool->first;
-    while (c != NULL && (c->ended != GUARD_NONE || (station != NULL && c->station != station))) {
+    c->ended = cause;
+    (void)shutdown(c->fd, how);
+}
+
+/* The longest-waiting one that nobody has ended yet. */
+static struct connection *longest(const struct queue *queue)
+{
+    struct connection *c = queue->first;
+    while (c != NULL && c->ended != GUARD_NONE) {
         c = c->after;
     }
+    return c;
+}
+
+static void give_way(const struct pool *pool, const struct station *station, uint64_t now_us)
+{
+    struct connection *waiting = longest(&station->waiting);
+    struct connection *idle = longest(&station->idle);
+    const bool slow =
+        waiting != NULL && now_us > waiting->since_us + pool->deadline_us / GRACE_SHARE;
+    struct connection *c = slow || idle == NULL ? waiting : idle;
     if (c != NULL) {
-        c->ended = GUARD_CROWDED;
-        (void)shutdown(c->fd, SHUT_RDWR);
+        end(c, GUARD_CROWDED, SHUT_RDWR);
     }
 }
 
-static int accept_one(struct pool *pool, struct station *station, struct sockaddr_storage *peer)
+/* Out of descriptors or memory: whoever has most connections gives one. */
+static void give_way_any(struct pool *pool, uint64_t now_us)
+{
+    const struct station *most = &pool->stations[0];
+    (void)pthread_mutex_lock(&pool->lock);
+    for (size_t i = 1; i < pool->station_count; i++) {
+        most = pool->stations[i].open > most->open ? &pool->stations[i] : most;
+    }
+    give_way(pool, most, now_us);
+    (void)pthread_mutex_unlock(&pool->lock);
+    (void)usleep(1000); /* the listener stays readable: not a busy loop */
+}
+
+static void set_tcp_options(int fd)
+{
+    const int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* only a delay if not */
+    /* A kept connection whose host went away without a word ends some day. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
+static int accept_one(struct pool *pool, struct station *station, struct sockaddr_storage *peer,
+                      uint64_t now_us)
 {
     socklen_t len = sizeof *peer;
     const int fd =
         accept4(station->fd, (struct sockaddr *)peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-        (void)pthread_mutex_lock(&pool->lock);
-        give_way(pool, NULL);
-        (void)pthread_mutex_unlock(&pool->lock);
-        (void)usleep(1000); /* the listener stays readable: not a busy loop */
+        give_way_any(pool, now_us);
     }
     if (fd >= 0 && peer->ss_family != AF_UNIX) {
-        const int on = 1;
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* only a delay if not */
+        set_tcp_options(fd);
     }
     return fd;
 }
 
 struct connection *pool_accept(struct pool *pool, struct station *station, uint64_t now_us,
-                               size_t request_max, bool *refused)
+                               enum guard_cause *cause)
 {
     struct sockaddr_storage peer = {.ss_family = AF_UNIX};
-    *refused = false;
-    const int fd = accept_one(pool, station, &peer);
+    *cause = GUARD_NONE;
+    const int fd = accept_one(pool, station, &peer, now_us);
     if (fd < 0) {
         return NULL;
     }
-    if (!listener_admits(station->config, fd, &peer)) {
-        *refused = true;
-        (void)close(fd);
-        return NULL;
-    }
-    struct connection *c = calloc(1, sizeof *c);
+    const bool admitted = listener_admits(station->config, fd, &peer);
+    struct connection *c = admitted ? calloc(1, sizeof *c) : NULL;
     if (c == NULL) {
+        *cause = admitted ? GUARD_MEMORY : GUARD_PEER;
         (void)close(fd);
         return NULL;
     }
@@ -119,41 +180,62 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
     c->station = station;
     c->since_us = now_us;
     c->rest.max = REST_MAX;
-    guard_start(&c->guard, request_max);
+    guard_start(&c->guard, &station->rules);
     (void)pthread_mutex_lock(&pool->lock);
     pool->open++;
     station->open++;
     if (station->open > pool->cap) {
-        give_way(pool, station);
+        give_way(pool, station, now_us);
     }
     (void)pthread_mutex_unlock(&pool->lock);
     return c;
 }
 
+static bool is_idle(const struct connection *c)
+{
+    return c->kept && c->guard.silent && c->rest.len == 0;
+}
+
+/* Many idle connections must not hold the memory of the largest request that each has seen. */
+static void trim(struct connection *c)
+{
+    if (c->guard.params.capacity > IDLE_BYTES_MAX) {
+        buf_clear(&c->guard.params);
+    }
+    if (c->rest.capacity > IDLE_BYTES_MAX) {
+        buf_clear(&c->rest);
+    }
+}
+
+static uint32_t awaited_events(const struct connection *c)
+{
+    if (c->complete) {
+        return EPOLLOUT | EPOLLONESHOT; /* its peer may have closed its side already */
+    }
+    const uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
+    return c->rest.len > 0 ? events | EPOLLOUT : events; /* at once, but after the others */
+}
+
 int pool_park(struct pool *pool, struct connection *c)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = c};
-    if (c->rest.len > 0) {
-        event.events |= EPOLLOUT; /* its bytes are here already: come back after the others */
+    struct epoll_event event = {.events = awaited_events(c), .data.ptr = c};
+    const bool idle = is_idle(c);
+    if (idle) {
+        trim(c);
     }
     (void)pthread_mutex_lock(&pool->lock);
-    c->parked = true;
-    c->before = pool->last;
-    if (pool->last != NULL) {
-        pool->last->after = c;
-    } else {
-        pool->first = c;
+    if (c->queue == NULL) {
+        enqueue(idle ? &c->station->idle : &c->station->waiting, c);
     }
-    pool->last = c;
     const int op = c->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     c->registered = true;
     int r = 0;
-    if (pool->draining && c->kept && c->guard.silent && c->rest.len == 0) {
+    if (pool->draining && idle) {
         (void)shutdown(c->fd, SHUT_RD); /* a request that is on its way already is still answered */
     }
     /* Once armed, another thread may take it: nothing of it is touched after this call succeeds. */
     if (epoll_ctl(pool->epoll, op, c->fd, &event) != 0) {
-        unlink_parked(pool, c);
+        dequeue(c);
         r = -1;
     }
     (void)pthread_mutex_unlock(&pool->lock);
@@ -162,32 +244,62 @@ int pool_park(struct pool *pool, struct connection *c)
 
 void pool_take(struct pool *pool, struct connection *c, uint64_t now_us)
 {
-    (void)pthread_mutex_lock(&pool->lock);
-    unlink_parked(pool, c);
-    (void)pthread_mutex_unlock(&pool->lock);
-    if (c->kept && c->guard.silent) {
+    if (c->queue == &c->station->idle) {
+        (void)pthread_mutex_lock(&pool->lock);
+        dequeue(c);
+        (void)pthread_mutex_unlock(&pool->lock);
         c->since_us = now_us; /* its next request begins now */
     }
+}
+
+enum guard_cause pool_leave(struct pool *pool, struct connection *c)
+{
+    if (c->queue != NULL) {
+        (void)pthread_mutex_lock(&pool->lock);
+        dequeue(c);
+        (void)pthread_mutex_unlock(&pool->lock);
+    }
+    /* Only queued ones are ended. In a drain a request that was on its way is still answered. */
+    return c->ended == GUARD_EMPTY ? GUARD_NONE : c->ended;
 }
 
 void pool_drop(struct pool *pool, struct connection *c)
 {
     (void)pthread_mutex_lock(&pool->lock);
+    dequeue(c);
     pool->open--;
     c->station->open--;
     (void)pthread_mutex_unlock(&pool->lock);
     connection_free(c);
 }
 
+/* What waits the longest stands first, so those that are late do. */
+static void sweep_waiting(const struct pool *pool, struct queue *queue, uint64_t now_us)
+{
+    for (struct connection *c = queue->first; c != NULL && now_us > c->since_us + pool->deadline_us;
+         c = c->after) {
+        if (c->ended == GUARD_NONE) {
+            end(c, c->complete ? GUARD_ANSWER : GUARD_DEADLINE, SHUT_RDWR);
+        }
+    }
+}
+
+static void end_idle(struct queue *queue)
+{
+    for (struct connection *c = queue->first; c != NULL; c = c->after) {
+        if (c->ended == GUARD_NONE) {
+            end(c, GUARD_EMPTY, SHUT_RD);
+        }
+    }
+}
+
 void pool_sweep(struct pool *pool, uint64_t now_us)
 {
     (void)pthread_mutex_lock(&pool->lock);
-    for (struct connection *c = pool->first; c != NULL; c = c->after) {
-        const bool idle = c->kept && c->guard.silent;
-        const bool late = !idle && now_us > c->since_us + pool->deadline_us;
-        if (c->ended == GUARD_NONE && (late || (idle && pool->draining))) {
-            c->ended = late ? GUARD_DEADLINE : GUARD_EMPTY;
-            (void)shutdown(c->fd, late ? SHUT_RDWR : SHUT_RD);
+    for (size_t i = 0; i < pool->station_count; i++) {
+        sweep_waiting(pool, &pool->stations[i].waiting, now_us);
+        if (pool->draining) {
+            end_idle(&pool->stations[i].idle);
         }
     }
     (void)pthread_mutex_unlock(&pool->lock);

@@ -6,6 +6,7 @@
 #ifndef SERVE_CONNECTION_H
 #define SERVE_CONNECTION_H
 
+#include "base/log.h"
 #include "conf/config.h"
 #include "serve/guard.h"
 
@@ -17,12 +18,23 @@
 /* What an epoll event is about; the first member of everything that is registered. */
 enum source { SOURCE_LISTENER, SOURCE_CONNECTION, SOURCE_TIMER, SOURCE_STOP };
 
+/* Connections in the order in which they began to wait. */
+struct queue {
+    struct connection *first;
+    struct connection *last;
+};
+
 /* A listening socket as one worker serves it. */
 struct station {
     enum source source;
     int fd;
     const struct config_listener *config;
-    size_t open; /* connections, under the pool's lock */
+    struct guard_rules rules;
+    struct log_rate refusals[GUARD_COUNT]; /* a budget of lines for each cause */
+    /* Under the pool's lock: */
+    size_t open;
+    struct queue waiting; /* requests that are not complete, also while a thread reads on */
+    struct queue idle;    /* kept connections between two requests */
 };
 
 struct connection {
@@ -30,45 +42,61 @@ struct connection {
     int fd;
     struct station *station;
     struct guard guard;
-    struct buf rest;   /* bytes of the next request that came with this one */
+    struct buf rest; /* what came behind a request, from rest_at on */
+    size_t rest_at;
     uint64_t since_us; /* when this request began to be awaited, monotonic */
     bool kept;         /* has been answered before: may be idle for as long as there is room */
+    bool complete;     /* a request is there; it waits for room for its answer */
     bool registered;   /* known to epoll */
-    bool parked;
-    enum guard_cause ended;    /* why somebody shut it down, or GUARD_NONE */
-    struct connection *before; /* parked ones, the longest-waiting first */
+    /* Under the pool's lock: */
+    struct queue *queue;    /* where it waits, or NULL */
+    enum guard_cause ended; /* why somebody shut it down, or GUARD_NONE */
+    struct connection *before;
     struct connection *after;
 };
 
 struct pool {
     int epoll;
     pthread_mutex_t lock;
-    struct connection *first;
-    struct connection *last;
+    struct station *stations; /* borrowed */
+    size_t station_count;
     size_t open;
     size_t cap; /* for each listener */
     uint64_t deadline_us;
     atomic_bool draining;
 };
 
-int pool_open(struct pool *pool, size_t cap, uint64_t deadline_us);
+/* `stations` must outlive the pool. */
+int pool_open(struct pool *pool, struct station *stations, size_t station_count, size_t cap,
+              uint64_t deadline_us);
 void pool_close(struct pool *pool);
 
 /*
- * Accepts one connection; NULL when there is none, or it may not connect (`*refused`), or there is
- * no room for it. Over the cap the longest-waiting parked connection is shut down.
+ * Accepts one connection; NULL when there is none, or it may not connect, or there is no room for
+ * it
+ * (`*cause` says which of the two, else NONE). Over the cap another one gives way: the
+ * longest-waiting one whose request is incomplete after a fifth of the deadline, else the longest
+ * idle one, else the longest-waiting one. So neither silence nor idleness takes room from those
+ * that speak.
  */
 struct connection *pool_accept(struct pool *pool, struct station *station, uint64_t now_us,
-                               size_t request_max, bool *refused);
+                               enum guard_cause *cause);
 
 /*
- * Parks a connection until it is readable (or writable, so at once, when it has a rest); the caller
- * must not touch it after that. -1: it could not be registered and is still the caller's.
+ * Parks a connection until it is readable (with a rest at once; with a complete request until it is
+ * writable); the caller must not touch it after that. -1: it could not be registered and is still
+ * the caller's.
  */
 int pool_park(struct pool *pool, struct connection *c);
 
 /* Takes a parked connection back on its event. */
 void pool_take(struct pool *pool, struct connection *c, uint64_t now_us);
+
+/*
+ * From here on nobody ends it: its request is about to be served, or it to be dropped. Returns why
+ * somebody already has (then it cannot be answered any more), or NONE.
+ */
+enum guard_cause pool_leave(struct pool *pool, struct connection *c);
 
 /* Closes the socket and frees; the caller must own it. */
 void pool_drop(struct pool *pool, struct connection *c);

@@ -303,7 +303,7 @@ static void record(const struct engine *engine, struct exchange *x)
     record_request(x, &r);
     record_accept(x, &r, scratch);
     if (audit_append(engine->parts.audit, &r, x->audit_id) != REASON_OK) {
-        if (log_rate_allow(engine->complaints, x->request.mono_us / 1000)) {
+        if (log_rate_allow(engine->complaints, x->request.mono_us / 1000, NULL)) {
             log_line(LOG_LEVEL_ERROR, "%s cannot be written: %s; sign-ins are answered 503",
                      engine->parts.config->audit.file,
                      strerror(audit_last_error(engine->parts.audit)));

@@ -12,6 +12,8 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -25,8 +27,9 @@
 enum {
     READ_BYTES = 64 * 1024,
     PIPE_BYTES = 256 * 1024,
-    CHUNK_BYTES = 65528, /* the largest PARAMS content that needs no padding */
+    READS_MAX = 4, /* of one connection before the others */
     SWEEP_MS = 250,
+    CAP_MIN = 64,
 };
 
 struct thread {
@@ -54,7 +57,6 @@ struct front {
     struct fault warm_fault;
     atomic_int warm_failures;
     atomic_bool stopping;
-    struct log_rate refusals;
     struct thread *threads;
     size_t thread_count;
 };
@@ -82,19 +84,36 @@ static void take_permit(struct thread *t)
     }
 }
 
-/* Closes the connection without an answer: counted, and told at a bounded rate. */
+/*
+ * Counts a connection that is closed without an answer, and tells of it at a bounded rate, for each
+ * listener and cause: a flood of one kind hides no other.
+ */
+static void tell_refusal(struct front *front, struct station *station, enum guard_cause cause,
+                         const char *culprit)
+{
+    char quoted[128];
+    char more[48] = "";
+    uint32_t skipped = 0;
+    metrics_count(&front->parts.metrics->guard[cause]);
+    if (cause == GUARD_EMPTY ||
+        !log_rate_allow(&station->refusals[cause], clock_us(CLOCK_MONOTONIC) / 1000, &skipped)) {
+        return;
+    }
+    if (skipped > 0) {
+        (void)snprintf(more, sizeof more, " (and %u more before it)", (unsigned)skipped);
+    }
+    log_line(LOG_LEVEL_WARNING, "%s: a connection was closed unanswered: %s (%s)%s%s%s",
+             station->config->address, guard_text(cause), guard_code(cause),
+             culprit[0] != '\0' ? ": parameter " : "",
+             culprit[0] != '\0' ? log_quote(span_of(culprit), quoted, sizeof quoted) : "", more);
+}
+
 static void refuse(struct front *front, struct connection *c, enum guard_cause cause)
 {
-    metrics_count(&front->parts.metrics->guard[cause]);
-    if (cause != GUARD_EMPTY &&
-        log_rate_allow(&front->refusals, clock_us(CLOCK_MONOTONIC) / 1000)) {
-        char quoted[128];
-        const char *culprit = c->guard.culprit;
-        log_line(LOG_LEVEL_WARNING, "%s: a connection was closed unanswered: %s (%s)%s%s",
-                 c->station->config->address, guard_text(cause), guard_code(cause),
-                 culprit[0] != '\0' ? ": parameter " : "",
-                 culprit[0] != '\0' ? log_quote(span_of(culprit), quoted, sizeof quoted) : "");
-    }
+    const enum guard_cause ended = pool_leave(&front->pool, c);
+    const bool effect = cause == GUARD_EMPTY || cause == GUARD_CUT || cause == GUARD_ANSWER;
+    tell_refusal(front, c->station, effect && ended != GUARD_NONE ? ended : cause,
+                 c->guard.culprit);
     pool_drop(&front->pool, c);
 }
 
@@ -120,79 +139,44 @@ static void close_pipe(struct thread *t)
     }
 }
 
-static void put_head(unsigned char *head, unsigned char type, uint16_t id, size_t len)
-{
-    const unsigned char bytes[GUARD_HEADER_BYTES] = {1,
-                                                     type,
-                                                     (unsigned char)(id >> 8),
-                                                     (unsigned char)id,
-                                                     (unsigned char)(len >> 8),
-                                                     (unsigned char)len,
-                                                     0,
-                                                     0};
-    memcpy(head, bytes, sizeof bytes);
-}
-
-/*
- * Writes the request as libfcgi likes it best: three kinds of records, no padding, nothing behind.
- */
+/* Writes the request as libfcgi likes it best into the thread's pipe. */
 static int fill_pipe(struct thread *t, const struct guard *guard)
 {
-    enum { CHUNKS_MAX = 20, PARTS_MAX = 2 * CHUNKS_MAX + 3 };
-    unsigned char begin[16];
-    unsigned char heads[CHUNKS_MAX + 1][GUARD_HEADER_BYTES];
-    struct iovec parts[PARTS_MAX];
-    size_t count = 0;
-    size_t total = 0;
-    put_head(begin, 1, guard->id, 8);
-    memset(begin + 8, 0, 8);
-    begin[9] = (unsigned char)guard->role;
-    begin[10] = 1; /* keep: libfcgi must not close what it reads */
-    parts[count++] = (struct iovec){begin, sizeof begin};
-    size_t at = 0;
-    for (size_t chunk = 0;; chunk++) {
-        const size_t left = guard->params.len - at;
-        const size_t len = left > CHUNK_BYTES ? CHUNK_BYTES : left;
-        if (chunk > CHUNKS_MAX) {
-            return -1;
-        }
-        put_head(heads[chunk], 4, guard->id, len);
-        parts[count++] = (struct iovec){heads[chunk], GUARD_HEADER_BYTES};
-        if (len == 0) {
-            break;
-        }
-        parts[count++] = (struct iovec){guard->params.ptr + at, len};
-        at += len;
-    }
-    for (size_t i = 0; i < count; i++) {
-        total += parts[i].iov_len;
-    }
-    return writev(t->pipe[1], parts, (int)count) == (ssize_t)total ? 0 : -1;
+    struct guard_records records;
+    return guard_format(guard, &records) == 0 &&
+                   writev(t->pipe[1], records.parts, (int)records.count) == (ssize_t)records.len
+               ? 0
+               : -1;
 }
 
 /* Where a parameter of the request goes; the first of several counts, as in FCGX_GetParam. */
-static struct span *find_field(struct request *q, const char *parameter, size_t len)
+static struct span *find_field(struct request *q, struct span parameter)
 {
-    const struct {
-        const char *parameter;
-        struct span *field;
+    static const struct {
+        struct span parameter;
+        size_t at;
     } fields[] = {
-        {"HTTP_AUTHORIZATION", &q->authorization},
-        {"HTTP_HOST", &q->host},
-        {"REQUEST_METHOD", &q->method},
-        {"REQUEST_URI", &q->uri},
-        {"REMOTE_ADDR", &q->peer},
-        {"REMOTE_PORT", &q->peer_port},
-        {"SERVER_SOFTWARE", &q->server},
-        {"UNIQUE_ID", &q->request_id},
-        {"REQUEST_ID", &q->request_id},
-        {"HTTPS", &q->https},
-        {"REQUEST_SCHEME", &q->scheme},
+/* clang-format off */
+#define FIELD(text, member) \
+    {{(const unsigned char *)(text), sizeof(text) - 1}, offsetof(struct request, member)}
+        /* clang-format on */
+        FIELD("HTTP_AUTHORIZATION", authorization),
+        FIELD("HTTP_HOST", host),
+        FIELD("REQUEST_METHOD", method),
+        FIELD("REQUEST_URI", uri),
+        FIELD("REMOTE_ADDR", peer),
+        FIELD("REMOTE_PORT", peer_port),
+        FIELD("SERVER_SOFTWARE", server),
+        FIELD("UNIQUE_ID", request_id),
+        FIELD("REQUEST_ID", request_id),
+        FIELD("HTTPS", https),
+        FIELD("REQUEST_SCHEME", scheme),
     };
-    const struct span wanted = span_make(parameter, len);
+#undef FIELD
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        if (span_equal(wanted, span_of(fields[i].parameter))) {
-            return fields[i].field->ptr == NULL ? fields[i].field : NULL;
+        if (span_equal(parameter, fields[i].parameter)) {
+            struct span *field = (struct span *)((unsigned char *)q + fields[i].at);
+            return field->ptr == NULL ? field : NULL;
         }
     }
     return NULL;
@@ -216,7 +200,7 @@ static void read_request(struct thread *t, const struct connection *c)
     for (char **env = t->fcgx.envp; *env != NULL; env++) {
         const char *equals = strchr(*env, '=');
         if (equals != NULL) {
-            struct span *field = find_field(q, *env, (size_t)(equals - *env));
+            struct span *field = find_field(q, span_make(*env, (size_t)(equals - *env)));
             if (field != NULL) {
                 *field = span_of(equals + 1);
             }
@@ -280,95 +264,134 @@ static enum guard_cause serve_request(struct thread *t, struct connection *c)
     return failed != 0 ? GUARD_ANSWER : GUARD_NONE;
 }
 
-/* Feeds the guard; with DONE the bytes that are left over go to the connection's rest. */
-static enum guard_state feed(struct connection *c, struct span bytes, enum guard_cause *cause)
+enum input { INPUT_NONE, INPUT_SOME, INPUT_END };
+
+/* What came behind the request before, or what the socket has now; borrowed until the next call. */
+static enum input read_input(struct thread *t, struct connection *c, struct span *bytes)
 {
-    size_t used = 0;
-    const enum guard_state state = guard_read(&c->guard, bytes, &used, cause);
-    if (state == GUARD_DONE && used < bytes.len) {
+    if (c->rest.len > 0) {
+        *bytes = span_make(c->rest.ptr + c->rest_at, c->rest.len - c->rest_at);
+        return INPUT_SOME;
+    }
+    ssize_t n;
+    do {
+        n = recv(c->fd, t->bytes, READ_BYTES, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        *bytes = span_make(t->bytes, (size_t)n);
+        return INPUT_SOME;
+    }
+    return n < 0 && errno == EAGAIN ? INPUT_NONE : INPUT_END;
+}
+
+/* Keeps what the guard has not used, and forgets what it has. */
+static int keep_rest(struct connection *c, struct span bytes, size_t used)
+{
+    if (c->rest.len > 0) {
+        c->rest_at += used;
+        if (c->rest_at == c->rest.len) {
+            buf_reset(&c->rest);
+            c->rest_at = 0;
+        }
+    } else if (used < bytes.len) {
         buf_append(&c->rest, bytes.ptr + used, bytes.len - used);
-        if (c->rest.failed) {
-            *cause = GUARD_TOO_LARGE;
+    }
+    return c->rest.failed ? -1 : 0;
+}
+
+/* Reads until a request is complete. MORE: its peer, or the other connections, come first now. */
+static enum guard_state read_connection(struct thread *t, struct connection *c,
+                                        enum guard_cause *cause)
+{
+    for (int reads = 0; reads < READS_MAX; reads++) {
+        struct span bytes;
+        size_t used = 0;
+        switch (read_input(t, c, &bytes)) {
+        case INPUT_NONE:
+            return GUARD_MORE;
+        case INPUT_END:
+            *cause = guard_end(&c->guard);
             return GUARD_BAD;
-        }
-    }
-    return state;
-}
-
-/* The rest of what was read before, or what the socket has now: its length, 0 at the end, -1 for
- * none yet. */
-static ssize_t next_bytes(struct thread *t, struct connection *c)
-{
-    if (c->rest.len > 0 && c->rest.len <= READ_BYTES) {
-        const size_t len = c->rest.len;
-        memcpy(t->bytes, c->rest.ptr, len);
-        buf_reset(&c->rest);
-        return (ssize_t)len;
-    }
-    for (;;) {
-        const ssize_t n = recv(c->fd, t->bytes, READ_BYTES, MSG_DONTWAIT);
-        if (n >= 0 || (errno != EINTR && errno != EAGAIN)) {
-            return n > 0 ? n : 0;
-        }
-        if (errno == EAGAIN) {
-            return -1;
-        }
-    }
-}
-
-/* Reads and serves one connection until it waits for its peer, or ends. */
-static void serve_connection(struct thread *t, struct connection *c)
-{
-    struct front *front = t->front;
-    for (;;) {
-        const ssize_t n = next_bytes(t, c);
-        enum guard_cause cause = GUARD_NONE;
-        if (n < 0) {
+        case INPUT_SOME:
             break;
         }
-        if (n == 0) {
-            refuse(front, c, c->ended != GUARD_NONE ? c->ended : guard_end(&c->guard));
-            return;
+        const enum guard_state state = guard_read(&c->guard, bytes, &used, cause);
+        if (state == GUARD_BAD) {
+            return state;
         }
-        const enum guard_state state = feed(c, span_make(t->bytes, (size_t)n), &cause);
-        if (state == GUARD_MORE) {
-            continue;
+        if (keep_rest(c, bytes, used) != 0) {
+            *cause = GUARD_MEMORY;
+            return GUARD_BAD;
         }
         if (state == GUARD_DONE) {
-            cause = serve_request(t, c);
-        }
-        if (cause != GUARD_NONE) {
-            refuse(front, c, cause);
-            return;
-        }
-        if (!c->guard.keep || front->pool.draining) {
-            pool_drop(&front->pool, c);
-            return;
-        }
-        guard_start(&c->guard, front->parts.config->limits.request_bytes);
-        c->kept = true;
-        c->since_us = clock_us(CLOCK_MONOTONIC);
-        if (c->rest.len > 0) {
-            break; /* others first; parking comes back at once */
+            return state;
         }
     }
+    return GUARD_MORE;
+}
+
+/*
+ * Whether the whole answer will fit: the answers before may still lie there unread. libfcgi cannot
+ * wait, so a request whose answer has no room waits itself.
+ */
+static bool has_room(const struct connection *c)
+{
+    struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+    return !c->kept || (poll(&p, 1, 0) == 1 && (p.revents & (POLLOUT | POLLERR | POLLHUP)) != 0);
+}
+
+static void park(struct front *front, struct connection *c)
+{
     if (pool_park(&front->pool, c) != 0) {
         refuse(front, c, GUARD_MEMORY);
     }
 }
 
+/* Reads and serves one connection until it waits for its peer, or ends. One request at most: others
+ * come first then. */
+static void serve_connection(struct thread *t, struct connection *c)
+{
+    struct front *front = t->front;
+    enum guard_cause cause = GUARD_NONE;
+    const enum guard_state state = c->complete ? GUARD_DONE : read_connection(t, c, &cause);
+    if (state == GUARD_MORE) {
+        park(front, c);
+        return;
+    }
+    if (state == GUARD_DONE) {
+        cause = pool_leave(&front->pool, c);
+    }
+    if (cause == GUARD_NONE && !has_room(c)) {
+        c->since_us = c->complete ? c->since_us : clock_us(CLOCK_MONOTONIC);
+        c->complete = true;
+        park(front, c);
+        return;
+    }
+    if (cause == GUARD_NONE) {
+        cause = serve_request(t, c);
+    }
+    if (cause != GUARD_NONE) {
+        refuse(front, c, cause);
+        return;
+    }
+    if (!c->guard.keep) {
+        pool_drop(&front->pool, c);
+        return;
+    }
+    guard_start(&c->guard, &c->station->rules);
+    c->kept = true;
+    c->complete = false;
+    c->since_us = clock_us(CLOCK_MONOTONIC);
+    park(front, c);
+}
+
 static void accept_connection(struct thread *t, struct station *station)
 {
     struct front *front = t->front;
-    bool refused = false;
-    struct connection *c = pool_accept(&front->pool, station, clock_us(CLOCK_MONOTONIC),
-                                       front->parts.config->limits.request_bytes, &refused);
-    if (refused) {
-        metrics_count(&front->parts.metrics->guard[GUARD_PEER]);
-        if (log_rate_allow(&front->refusals, clock_us(CLOCK_MONOTONIC) / 1000)) {
-            log_line(LOG_LEVEL_WARNING, "%s: a connection was closed unanswered: %s (%s)",
-                     station->config->address, guard_text(GUARD_PEER), guard_code(GUARD_PEER));
-        }
+    enum guard_cause cause = GUARD_NONE;
+    struct connection *c = pool_accept(&front->pool, station, clock_us(CLOCK_MONOTONIC), &cause);
+    if (cause != GUARD_NONE) {
+        tell_refusal(front, station, cause, "");
     }
     if (c != NULL) {
         metrics_count(&front->parts.metrics->connections);
@@ -483,33 +506,66 @@ static long cpu_share(unsigned workers)
     return share < 1 ? 1 : share;
 }
 
+/*
+ * A worker's part of limits.connections. They do not come in equal parts, so with many workers it
+ * is more than that.
+ */
+static size_t connection_cap(const struct front_parts *parts)
+{
+    const size_t all = parts->config->limits.connections;
+    const size_t part = (all + parts->workers - 1) / parts->workers;
+    const size_t least = all < CAP_MIN ? all : CAP_MIN;
+    return part < least ? least : part;
+}
+
+static int open_stations(struct front *front)
+{
+    const struct front_parts *parts = &front->parts;
+    front->stations = calloc(parts->listener_count, sizeof *front->stations);
+    if (front->stations == NULL) {
+        return -1;
+    }
+    front->station_count = parts->listener_count;
+    for (size_t i = 0; i < front->station_count; i++) {
+        const struct config_listener *config = parts->listeners[i].config;
+        struct station *station = &front->stations[i];
+        *station = (struct station){
+            .source = SOURCE_LISTENER,
+            .fd = parts->listeners[i].fd,
+            .config = config,
+            .rules = {.params_max = parts->config->limits.request_bytes,
+                      .also = {span_of(config->forwarded.method), span_of(config->forwarded.uri),
+                               span_of(config->forwarded.peer), span_of(config->repeat_id)}}};
+        for (size_t cause = 0; cause < GUARD_COUNT; cause++) {
+            station->refusals[cause].per_s = 1;
+            station->refusals[cause].burst = 5;
+        }
+    }
+    return 0;
+}
+
 int front_open(const struct front_parts *parts, struct front **out, struct fault *fault)
 {
     struct front *front = calloc(1, sizeof *front);
-    const unsigned cap = parts->config->limits.connections / parts->workers;
-    if (front == NULL || pool_open(&front->pool, cap == 0 ? 1 : cap,
-                                   (uint64_t)parts->config->limits.deadline_ms * 1000) != 0) {
-        free(front);
-        return fault_set(fault, "", "no memory or descriptors for the front");
+    if (front == NULL) {
+        return fault_set(fault, "", "no memory for the front");
     }
     front->parts = *parts;
     front->timer = front->stop = -1;
-    front->refusals = (struct log_rate){.per_s = 1, .burst = 20};
-    front->thread_count = parts->config->threads;
-    front->station_count = parts->listener_count;
-    front->threads = calloc(front->thread_count, sizeof *front->threads);
-    front->stations = calloc(front->station_count, sizeof *front->stations);
+    if (open_stations(front) != 0 ||
+        pool_open(&front->pool, front->stations, front->station_count, connection_cap(parts),
+                  (uint64_t)parts->config->limits.deadline_ms * 1000) != 0) {
+        free(front->stations);
+        free(front);
+        return fault_set(fault, "", "no memory or descriptors for the front");
+    }
+    front->threads = calloc(parts->config->threads, sizeof *front->threads);
+    front->thread_count = front->threads != NULL ? parts->config->threads : 0;
     const int sems = sem_init(&front->gate, 0, (unsigned)cpu_share(parts->workers)) |
                      sem_init(&front->warmed, 0, 0);
-    if (front->threads == NULL || front->stations == NULL || sems != 0 || open_events(front) != 0 ||
-        FCGX_Init() != 0) {
+    if (front->threads == NULL || sems != 0 || open_events(front) != 0 || FCGX_Init() != 0) {
         (void)fault_set(fault, "", "no memory or descriptors for the front");
         goto out;
-    }
-    for (size_t i = 0; i < front->station_count; i++) {
-        front->stations[i] = (struct station){.source = SOURCE_LISTENER,
-                                              .fd = parts->listeners[i].fd,
-                                              .config = parts->listeners[i].config};
     }
     if (start_threads(front, fault) != 0) {
         goto out;
@@ -579,7 +635,7 @@ void front_close(struct front *front)
     if (front->stop >= 0 && write(front->stop, &one, sizeof one) < 0) {
         log_line(LOG_LEVEL_ERROR, "request threads cannot be stopped: %s", strerror(errno));
     }
-    for (size_t i = 0; front->threads != NULL && i < front->thread_count; i++) {
+    for (size_t i = 0; i < front->thread_count; i++) {
         if (front->threads[i].started) {
             (void)pthread_join(front->threads[i].id, NULL);
         }

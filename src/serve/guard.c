@@ -6,6 +6,7 @@
 /* FastCGI 1.0, section 8 */
 enum { VERSION = 1, TYPE_BEGIN = 1, TYPE_PARAMS = 4, TYPE_STDIN = 5, TYPE_MANAGEMENT_FROM = 9 };
 enum { KEEP_CONN = 1 };
+enum { CHUNK_BYTES = 65528 }; /* the largest content that needs no padding */
 
 static const struct {
     const char *code;
@@ -26,15 +27,18 @@ const char *guard_text(enum guard_cause cause)
     return causes[cause].text;
 }
 
-void guard_start(struct guard *guard, size_t max)
+void guard_start(struct guard *guard, const struct guard_rules *rules)
 {
     const bool stdin_may_follow = guard->begun && guard->role == GUARD_AUTHORIZER;
     const uint16_t id = guard->id;
     struct buf params = guard->params;
     buf_reset(&params);
-    params.max = max;
-    *guard = (struct guard){
-        .params = params, .silent = true, .trailing_stdin = stdin_may_follow, .trailing_id = id};
+    params.max = rules->params_max;
+    *guard = (struct guard){.rules = rules,
+                            .params = params,
+                            .silent = true,
+                            .trailing_stdin = stdin_may_follow,
+                            .trailing_id = id};
 }
 
 enum guard_cause guard_end(const struct guard *guard)
@@ -100,18 +104,34 @@ static enum guard_cause take_begin(struct guard *guard)
     return GUARD_NONE;
 }
 
-/* Parameters that decide: with two of them, who reads the first and who the last would disagree. */
-static int decider(struct span parameter)
+/*
+ * Parameters that decide: with two of them, who reads the first and who the last would disagree.
+ * Returns the bit of this one, 0 for one that does not decide.
+ */
+static unsigned decider_bit(const struct guard_rules *rules, struct span parameter)
 {
-    static const char *const deciders[] = {"HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_HOST",
-                                           "REMOTE_ADDR",        "HTTPS",       "REQUEST_URI",
-                                           "REQUEST_METHOD",     "UNIQUE_ID"};
-    for (int i = 0; i < (int)(sizeof deciders / sizeof deciders[0]); i++) {
-        if (span_equal(parameter, span_of(deciders[i]))) {
-            return i;
+#define DECIDER(text)                                                                              \
+    {                                                                                              \
+        (const unsigned char *)(text), sizeof(text) - 1                                            \
+    }
+    static const struct span deciders[] = {
+        DECIDER("HTTP_AUTHORIZATION"), DECIDER("HTTP_COOKIE"), DECIDER("HTTP_HOST"),
+        DECIDER("REMOTE_ADDR"),        DECIDER("HTTPS"),       DECIDER("REQUEST_URI"),
+        DECIDER("REQUEST_METHOD"),     DECIDER("UNIQUE_ID"),
+    };
+#undef DECIDER
+    enum { COUNT = sizeof deciders / sizeof deciders[0] };
+    for (unsigned i = 0; i < COUNT; i++) {
+        if (span_equal(parameter, deciders[i])) {
+            return 1U << i;
         }
     }
-    return -1;
+    for (unsigned i = 0; i < GUARD_ALSO_MAX; i++) {
+        if (span_equal(parameter, rules->also[i])) {
+            return 1U << (COUNT + i);
+        }
+    }
+    return 0;
 }
 
 /* One length of a pair: one byte, or four with the top bit set. */
@@ -148,14 +168,10 @@ static enum guard_cause check_pair(struct guard *guard, struct span parameter, s
         (value.len > 0 && memchr(value.ptr, '\0', value.len) != NULL)) {
         return GUARD_PARAMETER;
     }
-    const int index = decider(parameter);
-    if (index >= 0) {
-        if ((*seen & 1u << index) != 0) {
-            return GUARD_DUPLICATE;
-        }
-        *seen |= 1u << index;
-    }
-    return GUARD_NONE;
+    const unsigned bit = decider_bit(guard->rules, parameter);
+    const bool again = (*seen & bit) != 0;
+    *seen |= bit;
+    return again ? GUARD_DUPLICATE : GUARD_NONE;
 }
 
 /* All parameters are there: every length inside what was sent, to the last byte. */
@@ -263,4 +279,45 @@ enum guard_state guard_read(struct guard *guard, struct span bytes, size_t *used
     }
     *used = at;
     return done ? GUARD_DONE : GUARD_MORE;
+}
+
+static void put_head(unsigned char *head, unsigned char type, uint16_t id, size_t len)
+{
+    head[0] = VERSION;
+    head[1] = type;
+    head[2] = (unsigned char)(id >> 8);
+    head[3] = (unsigned char)id;
+    head[4] = (unsigned char)(len >> 8);
+    head[5] = (unsigned char)len;
+    head[6] = head[7] = 0;
+}
+
+static void add_part(struct guard_records *out, unsigned char *bytes, size_t len)
+{
+    out->parts[out->count++] = (struct iovec){bytes, len};
+    out->len += len;
+}
+
+int guard_format(const struct guard *guard, struct guard_records *out)
+{
+    size_t left = guard->params.len;
+    if (left > (size_t)GUARD_CHUNKS_MAX * CHUNK_BYTES) {
+        return -1;
+    }
+    out->count = out->len = 0;
+    put_head(out->begin, TYPE_BEGIN, guard->id, GUARD_HEADER_BYTES);
+    memset(out->begin + GUARD_HEADER_BYTES, 0, GUARD_HEADER_BYTES);
+    out->begin[GUARD_HEADER_BYTES + 1] = (unsigned char)guard->role;
+    out->begin[GUARD_HEADER_BYTES + 2] = KEEP_CONN; /* libfcgi must not close what it reads */
+    add_part(out, out->begin, sizeof out->begin);
+    for (unsigned char(*head)[GUARD_HEADER_BYTES] = out->heads;; head++) {
+        const size_t len = left > CHUNK_BYTES ? CHUNK_BYTES : left;
+        put_head(*head, TYPE_PARAMS, guard->id, len);
+        add_part(out, *head, GUARD_HEADER_BYTES);
+        if (len == 0) {
+            return 0;
+        }
+        add_part(out, guard->params.ptr + (guard->params.len - left), len);
+        left -= len;
+    }
 }

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 enum guard_cause {
 #define CAUSE(id, code, text) GUARD_##id,
@@ -21,10 +22,18 @@ enum guard_cause {
 
 enum guard_role { GUARD_RESPONDER = 1, GUARD_AUTHORIZER = 2 };
 
-enum { GUARD_HEADER_BYTES = 8, GUARD_PARAMETER_MAX = 256 };
+enum { GUARD_HEADER_BYTES = 8, GUARD_PARAMETER_MAX = 256, GUARD_ALSO_MAX = 4 };
+
+/* What a listener asks of its requests; the guard borrows it. */
+struct guard_rules {
+    size_t params_max; /* bytes of all parameters together */
+    struct span
+        also[GUARD_ALSO_MAX]; /* further parameters that decide here: forwarded, repeat_id */
+};
 
 /* The reading of one request; zero-initialise and guard_start before its first byte. */
 struct guard {
+    const struct guard_rules *rules;
     unsigned char head[GUARD_HEADER_BYTES]; /* of the record that is being read */
     size_t head_len;
     size_t content_left;
@@ -46,8 +55,8 @@ struct guard {
 
 enum guard_state { GUARD_MORE, GUARD_DONE, GUARD_BAD };
 
-/* Makes ready for the next request on a connection; `max` bounds the parameters' bytes. */
-void guard_start(struct guard *guard, size_t max);
+/* Makes ready for the next request on a connection. */
+void guard_start(struct guard *guard, const struct guard_rules *rules);
 
 /*
  * Reads from `bytes`. DONE: one request is complete, its parameters are checked, and `*used` bytes
@@ -55,6 +64,24 @@ void guard_start(struct guard *guard, size_t max);
  */
 enum guard_state guard_read(struct guard *guard, struct span bytes, size_t *used,
                             enum guard_cause *cause);
+
+/* Room for guard_format: BEGIN, PARAMS of up to GUARD_CHUNKS_MAX * 65528 bytes, the empty PARAMS.
+ */
+enum { GUARD_CHUNKS_MAX = 4 };
+struct guard_records {
+    unsigned char begin[2 * GUARD_HEADER_BYTES];
+    unsigned char heads[GUARD_CHUNKS_MAX + 1][GUARD_HEADER_BYTES];
+    struct iovec parts[2 * GUARD_CHUNKS_MAX + 2];
+    size_t count;
+    size_t len; /* of all parts */
+};
+
+/*
+ * The request that passed, as libfcgi is given it: BEGIN with FCGI_KEEP_CONN, PARAMS without
+ * padding, the empty PARAMS, nothing behind. `out` borrows from `guard`. -1: too many parameters
+ * for it.
+ */
+int guard_format(const struct guard *guard, struct guard_records *out);
 
 /* What an end of input here means: EMPTY between requests, else CUT. */
 enum guard_cause guard_end(const struct guard *guard);

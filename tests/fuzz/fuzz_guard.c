@@ -10,6 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MAX = 2048, REQUESTS_MAX = 8 };
 
+static const struct guard_rules rules = {.params_max = MAX};
+
 /* What one way of reading saw: for each request its verdict and a digest of what passed. */
 struct verdicts {
     size_t count;
@@ -59,7 +61,7 @@ static struct verdicts read_all(const uint8_t *data, size_t size, size_t step)
     struct verdicts v = {0};
     struct guard guard = {0};
     size_t at = 0;
-    guard_start(&guard, MAX);
+    guard_start(&guard, &rules);
     while (at < size && v.count < REQUESTS_MAX) {
         const size_t len = size - at < step ? size - at : step;
         size_t used = 0;
@@ -76,7 +78,7 @@ static struct verdicts read_all(const uint8_t *data, size_t size, size_t step)
         if (state == GUARD_DONE) {
             walk(buf_span(&guard.params));
             note(&v, state, cause, guard.params.len);
-            guard_start(&guard, MAX);
+            guard_start(&guard, &rules);
         }
     }
     guard_clear(&guard);

@@ -96,12 +96,15 @@ Test(log, rate_lets_a_burst_through_and_then_its_pace)
 {
     struct log_rate rate = {.per_s = 10, .burst = 3};
     int allowed = 0;
+    uint32_t skipped = 99;
     for (int i = 0; i < 100; i++) {
-        allowed += log_rate_allow(&rate, 5000) ? 1 : 0;
+        allowed += log_rate_allow(&rate, 5000, &skipped) ? 1 : 0;
     }
     cr_assert_eq(allowed, 3);
-    cr_assert(log_rate_allow(&rate, 5100));
-    cr_assert_not(log_rate_allow(&rate, 5100));
+    cr_assert_eq(skipped, 0);
+    cr_assert(log_rate_allow(&rate, 5100, &skipped));
+    cr_assert_eq(skipped, 97);
+    cr_assert_not(log_rate_allow(&rate, 5100, NULL));
 }
 
 Test(reason, only_granted_is_200_and_granted_is_only_200)

@@ -6,6 +6,8 @@
 
 enum { MAX = 4096 };
 
+static const struct guard_rules rules = {.params_max = MAX};
+
 /* A FastCGI record with padding, appended to `out`. */
 static void put(struct buf *out, int type, int id, const void *content, size_t len, int padding)
 {
@@ -85,7 +87,7 @@ static void check_bad(struct span bytes, enum guard_cause expected, const char *
         struct guard guard = {0};
         enum guard_cause cause = GUARD_NONE;
         size_t used = 0;
-        guard_start(&guard, MAX);
+        guard_start(&guard, &rules);
         cr_assert_eq(feed(&guard, bytes, step, &used, &cause), GUARD_BAD, "%s, step %zu", why,
                      step);
         cr_assert_eq(cause, expected, "%s, step %zu: %s", why, step, guard_code(cause));
@@ -103,7 +105,7 @@ Test(read, a_good_request_passes_in_any_pieces_and_with_any_padding)
                 struct guard guard = {0};
                 enum guard_cause cause = GUARD_NONE;
                 size_t used = 0;
-                guard_start(&guard, MAX);
+                guard_start(&guard, &rules);
                 cr_assert_eq(feed(&guard, buf_span(&bytes), step, &used, &cause), GUARD_DONE);
                 cr_assert_eq(used, bytes.len);
                 cr_assert(span_equal(buf_span(&guard.params), buf_span(&params)));
@@ -125,7 +127,7 @@ Test(read, every_cut_waits_for_more_and_is_then_a_cut)
         struct guard guard = {0};
         enum guard_cause cause = GUARD_NONE;
         size_t used = 0;
-        guard_start(&guard, MAX);
+        guard_start(&guard, &rules);
         cr_assert_eq(feed(&guard, span_make(bytes.ptr, len), 7, &used, &cause), GUARD_MORE);
         cr_assert_eq(guard_end(&guard), len == 0 ? GUARD_EMPTY : GUARD_CUT);
         guard_clear(&guard);
@@ -146,7 +148,7 @@ Test(read, parameters_may_span_records)
     struct guard guard = {0};
     enum guard_cause cause = GUARD_NONE;
     size_t used = 0;
-    guard_start(&guard, MAX);
+    guard_start(&guard, &rules);
     cr_assert_eq(feed(&guard, buf_span(&bytes), 1000, &used, &cause), GUARD_DONE);
     cr_assert(span_equal(buf_span(&guard.params), buf_span(&params)));
     cr_assert_not(guard.keep);
@@ -167,15 +169,15 @@ Test(read, pipelined_requests_are_read_one_after_the_other)
     struct guard guard = {0};
     enum guard_cause cause = GUARD_NONE;
     size_t used = 0;
-    guard_start(&guard, MAX);
+    guard_start(&guard, &rules);
     cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_DONE);
     cr_assert_eq(used, first);
-    guard_start(&guard, MAX);
+    guard_start(&guard, &rules);
     cr_assert_eq(guard_read(&guard, span_make(bytes.ptr + first, bytes.len - first), &used, &cause),
                  GUARD_DONE);
     cr_assert_eq(used, bytes.len - first);
     cr_assert_eq(guard.role, GUARD_RESPONDER);
-    guard_start(&guard, MAX);
+    guard_start(&guard, &rules);
     cr_assert_eq(guard_read(&guard, span_make(bytes.ptr + first, second_at - first), &used, &cause),
                  GUARD_BAD, "a second empty STDIN, or one after a RESPONDER, is a stray record");
     guard_clear(&guard);
@@ -195,9 +197,9 @@ Test(read, one_empty_stdin_may_follow_an_authorizer_not_two_and_not_anothers)
         struct guard guard = {0};
         enum guard_cause cause = GUARD_NONE;
         size_t used = 0;
-        guard_start(&guard, MAX);
+        guard_start(&guard, &rules);
         cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_DONE);
-        guard_start(&guard, MAX);
+        guard_start(&guard, &rules);
         stray.ptr[3] = (unsigned char)id;
         cr_assert_eq(guard_read(&guard, span_make(stray.ptr, 8), &used, &cause),
                      id == 1 ? GUARD_MORE : GUARD_BAD);
@@ -350,7 +352,7 @@ Test(params, what_could_deceive_is_refused)
     struct guard guard = {0};
     enum guard_cause cause = GUARD_NONE;
     size_t used = 0;
-    guard_start(&guard, MAX);
+    guard_start(&guard, &rules);
     cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_DONE, "256 bytes pass");
     guard_clear(&guard);
     buf_clear(&params);
@@ -372,7 +374,7 @@ Test(params, a_decider_twice_is_refused_and_named)
         struct guard guard = {0};
         enum guard_cause cause = GUARD_NONE;
         size_t used = 0;
-        guard_start(&guard, MAX);
+        guard_start(&guard, &rules);
         cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_BAD);
         cr_assert_str_eq(guard.culprit, deciders[i]);
         guard_clear(&guard);
@@ -386,7 +388,7 @@ Test(params, a_decider_twice_is_refused_and_named)
     struct guard guard = {0};
     enum guard_cause cause = GUARD_NONE;
     size_t used = 0;
-    guard_start(&guard, MAX);
+    guard_start(&guard, &rules);
     cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_DONE,
                  "others may come twice");
     guard_clear(&guard);
@@ -412,11 +414,93 @@ Test(params, the_ceiling_is_exact)
             struct guard guard = {0};
             enum guard_cause cause = GUARD_NONE;
             size_t used = 0;
-            guard_start(&guard, MAX);
+            guard_start(&guard, &rules);
             cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_DONE);
             guard_clear(&guard);
             buf_clear(&bytes);
         }
         buf_clear(&params);
     }
+}
+
+Test(params, what_decides_only_at_this_listener_is_refused_twice_there)
+{
+    static const struct guard_rules forwarding = {
+        .params_max = MAX,
+        .also = {{(const unsigned char *)"HTTP_X_URI", 10},
+                 {NULL, 0},
+                 {(const unsigned char *)"ID", 2}}};
+    static const char *const parameters[] = {"HTTP_X_URI", "ID", "OTHER"};
+    for (size_t i = 0; i < 3; i++) {
+        struct buf params = {0};
+        put_pair(&params, parameters[i], "x");
+        put_pair(&params, "HTTP_HOST", "y");
+        put_pair(&params, parameters[i], "x");
+        struct buf bytes = request(GUARD_AUTHORIZER, buf_span(&params), 0);
+        for (int here = 0; here < 2; here++) {
+            struct guard guard = {0};
+            enum guard_cause cause = GUARD_NONE;
+            size_t used = 0;
+            guard_start(&guard, here ? &forwarding : &rules);
+            const enum guard_state state = guard_read(&guard, buf_span(&bytes), &used, &cause);
+            cr_assert_eq(state, here && i < 2 ? GUARD_BAD : GUARD_DONE, "%s", parameters[i]);
+            cr_assert_eq(cause, here && i < 2 ? GUARD_DUPLICATE : GUARD_NONE);
+            cr_assert_str_eq(guard.culprit, here && i < 2 ? parameters[i] : "");
+            guard_clear(&guard);
+        }
+        buf_clear(&params);
+        buf_clear(&bytes);
+    }
+}
+
+/* What guard_format gives for a request of `len` bytes of parameters, in one piece. */
+static int format(struct guard *guard, size_t len, struct buf *out)
+{
+    static const unsigned char bytes[GUARD_CHUNKS_MAX * 65528 + 1];
+    static const struct guard_rules wide = {.params_max = sizeof bytes};
+    struct guard_records records;
+    guard_start(guard, &wide);
+    guard->id = 0x1234;
+    guard->role = GUARD_RESPONDER;
+    buf_append(&guard->params, bytes, len);
+    if (guard_format(guard, &records) != 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < records.count; i++) {
+        buf_append(out, records.parts[i].iov_base, records.parts[i].iov_len);
+    }
+    cr_assert_eq(out->len, records.len);
+    return 0;
+}
+
+Test(format, begin_then_params_without_padding_then_the_empty_one)
+{
+    static const unsigned char begin[] = {1, 1, 0x12, 0x34, 0, 8, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0};
+    static const unsigned char full[] = {1, 4, 0x12, 0x34, 0xff, 0xf8, 0, 0};
+    static const unsigned char one[] = {1, 4, 0x12, 0x34, 0, 1, 0, 0};
+    static const unsigned char none[] = {1, 4, 0x12, 0x34, 0, 0, 0, 0};
+    struct guard guard = {0};
+    struct buf out = {.max = 1 << 20};
+    cr_assert_eq(format(&guard, 65529, &out), 0);
+    cr_assert_eq(out.len, 16 + 8 + 65528 + 8 + 1 + 8);
+    cr_assert_arr_eq(out.ptr, begin, 16);
+    cr_assert_arr_eq(out.ptr + 16, full, 8);
+    cr_assert_arr_eq(out.ptr + 24 + 65528, one, 8);
+    cr_assert_arr_eq(out.ptr + 33 + 65528, none, 8);
+    buf_reset(&out);
+    cr_assert_eq(format(&guard, 0, &out), 0);
+    cr_assert_eq(out.len, 24);
+    cr_assert_arr_eq(out.ptr + 16, none, 8);
+    guard_clear(&guard);
+    buf_clear(&out);
+}
+
+Test(format, what_does_not_fit_is_refused)
+{
+    struct guard guard = {0};
+    struct buf out = {.max = 1 << 20};
+    cr_assert_eq(format(&guard, (size_t)GUARD_CHUNKS_MAX * 65528, &out), 0);
+    cr_assert_eq(format(&guard, (size_t)GUARD_CHUNKS_MAX * 65528 + 1, &out), -1);
+    guard_clear(&guard);
+    buf_clear(&out);
 }

@@ -1,0 +1,264 @@
+#include "serve/connection.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { CAP = 4, PEERS_MAX = 16, DEADLINE_US = 5000000, GRACE_US = DEADLINE_US / 5 };
+
+/* A pool with one listener; peers[i] is the other end of connections[i]. */
+static struct station station;
+static struct pool pool;
+static struct sockaddr_un address;
+static socklen_t address_len;
+static struct connection *connections[PEERS_MAX]; /* NULL: dropped */
+static int peers[PEERS_MAX];
+static size_t count;
+static char here[] = "here";
+
+static void open_pool(void)
+{
+    static const struct config_listener config = {.kind = CONFIG_LISTEN_UNIX, .address = here};
+    station = (struct station){
+        .source = SOURCE_LISTENER, .config = &config, .rules = {.params_max = 65536}};
+    station.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    /* In the abstract namespace, where the kernel picks a free one. */
+    cr_assert_eq(bind(station.fd, (struct sockaddr *)&address, sizeof(sa_family_t)), 0);
+    address_len = sizeof address;
+    cr_assert_eq(getsockname(station.fd, (struct sockaddr *)&address, &address_len), 0);
+    cr_assert_eq(listen(station.fd, PEERS_MAX), 0);
+    cr_assert_eq(pool_open(&pool, &station, 1, CAP, DEADLINE_US), 0);
+    count = 0;
+}
+
+static void close_pool(void)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (connections[i] != NULL && connections[i]->queue == NULL) {
+            pool_drop(&pool, connections[i]);
+        }
+        (void)close(peers[i]);
+    }
+    pool_close(&pool);
+    (void)close(station.fd);
+}
+
+/* One more connection, accepted at `now_us`; not parked. */
+static struct connection *connect_one(uint64_t now_us)
+{
+    enum guard_cause cause = GUARD_MEMORY;
+    peers[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(connect(peers[count], (struct sockaddr *)&address, address_len), 0);
+    struct connection *c = pool_accept(&pool, &station, now_us, &cause);
+    cr_assert_not_null(c);
+    cr_assert_eq(cause, GUARD_NONE);
+    connections[count++] = c;
+    return c;
+}
+
+static struct connection *connect_silent(uint64_t now_us)
+{
+    struct connection *c = connect_one(now_us);
+    cr_assert_eq(pool_park(&pool, c), 0);
+    return c;
+}
+
+/* A kept connection that was answered at `now_us`. */
+static struct connection *connect_idle(uint64_t now_us)
+{
+    struct connection *c = connect_one(now_us);
+    c->kept = true;
+    cr_assert_eq(pool_park(&pool, c), 0);
+    return c;
+}
+
+/* Which connections have been ended so far, as a word of y and n. */
+static const char *ended(void)
+{
+    static char word[PEERS_MAX + 1];
+    for (size_t i = 0; i < count; i++) {
+        word[i] = connections[i]->ended == GUARD_NONE ? 'n' : 'y';
+    }
+    word[count] = '\0';
+    return word;
+}
+
+Test(cap, the_longest_silent_one_gives_way_to_the_next, .init = open_pool, .fini = close_pool)
+{
+    for (uint64_t i = 0; i < CAP; i++) {
+        (void)connect_silent(i);
+    }
+    cr_assert_str_eq(ended(), "nnnn");
+    (void)connect_silent(GRACE_US * 2);
+    cr_assert_str_eq(ended(), "ynnnn");
+    cr_assert_eq(connections[0]->ended, GUARD_CROWDED);
+    char byte;
+    cr_assert_eq(recv(peers[0], &byte, 1, 0), 0, "its peer sees the end");
+    cr_assert_eq(recv(peers[1], &byte, 1, MSG_DONTWAIT), -1, "the next one's does not");
+    (void)connect_silent(GRACE_US * 2);
+    cr_assert_str_eq(ended(), "yynnnn", "one for each that is too many");
+}
+
+Test(cap, idle_ones_outlive_those_that_are_silent_for_long, .init = open_pool, .fini = close_pool)
+{
+    (void)connect_idle(0);
+    (void)connect_idle(1);
+    (void)connect_silent(2);
+    (void)connect_silent(3);
+    (void)connect_one(GRACE_US + 3);
+    cr_assert_str_eq(ended(), "nnynn");
+}
+
+Test(cap, who_has_only_just_come_outlives_idle_ones, .init = open_pool, .fini = close_pool)
+{
+    (void)connect_silent(GRACE_US);
+    (void)connect_idle(2);
+    (void)connect_idle(3);
+    (void)connect_silent(GRACE_US);
+    (void)connect_one(GRACE_US + 1);
+    cr_assert_str_eq(ended(), "nynnn");
+}
+
+Test(cap, with_nobody_idle_a_new_one_gives_way, .init = open_pool, .fini = close_pool)
+{
+    for (uint64_t i = 0; i < CAP; i++) {
+        (void)connect_silent(i);
+    }
+    (void)connect_one(CAP);
+    cr_assert_str_eq(ended(), "ynnnn");
+}
+
+Test(cap, one_that_is_being_served_never_gives_way, .init = open_pool, .fini = close_pool)
+{
+    for (uint64_t i = 0; i < CAP; i++) {
+        cr_assert_eq(pool_leave(&pool, connect_silent(i)), GUARD_NONE);
+    }
+    (void)connect_one(GRACE_US * 3);
+    cr_assert_str_eq(ended(), "nnnnn");
+    for (size_t i = 0; i < count; i++) {
+        pool_drop(&pool, connections[i]);
+        connections[i] = NULL;
+    }
+    cr_assert_eq(pool_count(&pool), 0);
+}
+
+Test(cap, whoever_drips_keeps_its_place, .init = open_pool, .fini = close_pool)
+{
+    for (uint64_t i = 0; i < CAP; i++) {
+        (void)connect_silent(i);
+    }
+    /* The first sends a byte, is read and parked again: no younger for that. */
+    pool_take(&pool, connections[0], GRACE_US * 2);
+    cr_assert_eq(pool_park(&pool, connections[0]), 0);
+    (void)connect_one(GRACE_US * 2);
+    cr_assert_str_eq(ended(), "ynnnn");
+    cr_assert_eq(pool_leave(&pool, connections[0]), GUARD_CROWDED);
+}
+
+Test(sweep, ends_what_is_late_and_nothing_idle, .init = open_pool, .fini = close_pool)
+{
+    (void)connect_silent(0);
+    (void)connect_silent(100);
+    (void)connect_idle(0);
+    pool_sweep(&pool, DEADLINE_US);
+    cr_assert_str_eq(ended(), "nnn");
+    pool_sweep(&pool, DEADLINE_US + 1);
+    cr_assert_str_eq(ended(), "ynn");
+    cr_assert_eq(pool_leave(&pool, connections[0]), GUARD_DEADLINE);
+    pool_sweep(&pool, DEADLINE_US * 10);
+    cr_assert_str_eq(ended(), "yyn");
+}
+
+Test(sweep, the_deadline_of_a_next_request_begins_with_its_first_byte, .init = open_pool,
+     .fini = close_pool)
+{
+    struct connection *c = connect_idle(0);
+    pool_take(&pool, c, DEADLINE_US * 2);
+    c->guard.silent = false;
+    cr_assert_eq(pool_park(&pool, c), 0);
+    pool_sweep(&pool, DEADLINE_US * 3);
+    cr_assert_str_eq(ended(), "n");
+    pool_sweep(&pool, DEADLINE_US * 3 + 1);
+    cr_assert_str_eq(ended(), "y");
+}
+
+Test(sweep, who_takes_no_answer_is_ended_as_that, .init = open_pool, .fini = close_pool)
+{
+    struct connection *c = connect_one(0);
+    c->kept = c->complete = true;
+    c->guard.silent = false;
+    cr_assert_eq(pool_park(&pool, c), 0);
+    pool_sweep(&pool, DEADLINE_US + 1);
+    cr_assert_eq(pool_leave(&pool, c), GUARD_ANSWER);
+}
+
+Test(drain, idle_ones_are_ended_and_what_is_on_its_way_is_still_read, .init = open_pool,
+     .fini = close_pool)
+{
+    struct connection *c = connect_idle(0);
+    (void)connect_silent(0);
+    cr_assert_eq(send(peers[0], "x", 1, 0), 1);
+    pool_drain(&pool);
+    cr_assert_str_eq(ended(), "yn");
+    char byte = 0;
+    cr_assert_eq(recv(c->fd, &byte, 1, MSG_DONTWAIT), 1);
+    cr_assert_eq(recv(c->fd, &byte, 1, MSG_DONTWAIT), 0);
+    pool_take(&pool, c, 1);
+    cr_assert_eq(pool_leave(&pool, c), GUARD_NONE, "it may be answered");
+    pool_drop(&pool, c);
+    connections[0] = NULL;
+    cr_assert_eq(pool_count(&pool), 1);
+}
+
+Test(park, a_rest_and_a_complete_request_come_back_without_a_byte, .init = open_pool,
+     .fini = close_pool)
+{
+    struct epoll_event event;
+    (void)connect_silent(0);
+    cr_assert_eq(epoll_wait(pool.epoll, &event, 1, 0), 0);
+    struct connection *c = connect_one(0);
+    buf_append_str(&c->rest, "x");
+    cr_assert_eq(pool_park(&pool, c), 0);
+    cr_assert_eq(epoll_wait(pool.epoll, &event, 1, 0), 1);
+    cr_assert_eq(event.data.ptr, c);
+    buf_reset(&c->rest);
+    c->complete = true;
+    (void)shutdown(peers[1], SHUT_WR);
+    cr_assert_eq(pool_park(&pool, c), 0);
+    cr_assert_eq(epoll_wait(pool.epoll, &event, 1, 0), 1);
+    cr_assert_eq(event.events, EPOLLOUT, "not for the end of input, which nobody reads now");
+}
+
+Test(park, an_idle_connection_holds_no_large_buffers, .init = open_pool, .fini = close_pool)
+{
+    static const char bytes[40000];
+    struct connection *c = connect_one(0);
+    c->kept = true;
+    buf_append(&c->guard.params, bytes, sizeof bytes);
+    guard_start(&c->guard, &station.rules);
+    buf_append(&c->rest, bytes, sizeof bytes);
+    buf_reset(&c->rest);
+    cr_assert_eq(pool_park(&pool, c), 0);
+    cr_assert_eq(c->guard.params.capacity + c->rest.capacity, 0);
+}
+
+Test(accept, a_peer_that_may_not_connect_is_told_apart, .init = open_pool, .fini = close_pool)
+{
+    static const struct config_listener nobody = {
+        .kind = CONFIG_LISTEN_UNIX, .address = here, .peers = {.limited = true}};
+    enum guard_cause cause = GUARD_NONE;
+    station.config = &nobody;
+    cr_assert_null(pool_accept(&pool, &station, 0, &cause));
+    cr_assert_eq(cause, GUARD_NONE, "nobody has come");
+    peers[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    connections[count] = NULL;
+    cr_assert_eq(connect(peers[count++], (struct sockaddr *)&address, address_len), 0);
+    cr_assert_null(pool_accept(&pool, &station, 0, &cause));
+    cr_assert_eq(cause, GUARD_PEER);
+    cr_assert_eq(pool_count(&pool), 0);
+}
