@@ -16,24 +16,46 @@ struct replay;
 
 /*
  * Opens or makes `state_dir`/replay.table for at least `entries` live entries; called before any
- * fork. `keep_s` is how long an entry lives: twice the allowed clock skew and a second. A table of
- * another size takes over the live entries of the old one. -1 and a fault if it cannot be used; a
- * damaged header is a fault.
+ * fork. A table of another size takes over the live entries of the old one. -1 and a fault if it
+ * cannot be used; a damaged header is a fault.
  */
 int replay_open(const char *state_dir, uint64_t entries, struct replay **out, struct fault *fault);
 
 /* NULL is allowed. */
 void replay_close(struct replay *replay);
 
+enum { REPLAY_CONTEXT_MAX = 8, REPLAY_REPEAT_S = 30 };
+
+/* One use of a token. All spans are borrowed for the call. */
+struct replay_use {
+    struct span
+        authenticator;     /* its cipher octets, and only they: a thief can alter all around them */
+    struct span principal; /* kept as a hash, to bound what one principal may hold */
+    struct span
+        context[REPLAY_CONTEXT_MAX]; /* what tells the client request that this belongs to */
+    size_t context_count;            /* 0: nothing tells it */
+    uint64_t now_s;                  /* wall-clock time */
+    uint32_t keep_s; /* how long an entry lives: twice the allowed clock skew and a second */
+};
+
+/* Where a use is remembered. */
+struct replay_entry {
+    size_t slot;
+    uint64_t id;
+    uint64_t seq; /* with REPEAT: the record of the first use, or 0 */
+};
+
 /*
- * Tests and sets in one step: OK if this authenticator's cipher octets (and only they: everything
- * around them can be altered by a thief) were never seen, and they are from now on; REPLAY if they
- * were; REPLAY_FULL if there is no room, or the principal holds its eighth; REPLAY_UNAVAILABLE if
- * the table's lock cannot be had within a second. `now_s` is wall-clock time; `principal` is kept
- * as a hash, to bound what one principal may hold.
+ * Tests and sets in one step: OK if this authenticator was never seen, and it is from now on;
+ * REPEAT if it was, at most REPLAY_REPEAT_S ago and with the same context; else REPLAY. REPLAY_FULL
+ * if there is no room, or the principal holds its eighth; REPLAY_UNAVAILABLE if the table's lock
+ * cannot be had within a second. `*entry` is written with OK and REPEAT.
  */
-enum reason replay_check(struct replay *replay, struct span authenticator, struct span principal,
-                         uint64_t now_s, uint32_t keep_s);
+enum reason replay_check(struct replay *replay, const struct replay_use *use,
+                         struct replay_entry *entry);
+
+/* Notes the record of a first use, for its repeats; nothing happens if it is forgotten already. */
+void replay_note(struct replay *replay, const struct replay_entry *entry, uint64_t seq);
 
 /* How many entries are live at `now_s`, and how many the table bears; walks the table. */
 void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, uint64_t *capacity);

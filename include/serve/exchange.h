@@ -7,6 +7,7 @@
 #define SERVE_EXCHANGE_H
 
 #include "auth/acceptor.h"
+#include "auth/replay.h"
 #include "base/bytes.h"
 #include "base/reason.h"
 #include "conf/config.h"
@@ -31,6 +32,7 @@ struct request {
     struct span peer_port;
     struct span server;
     struct span request_id;
+    struct span repeat_id; /* of the listener's repeat_id parameter */
     struct span https;
     struct span scheme;
 };
@@ -43,6 +45,8 @@ struct exchange {
     struct spnego_token spnego;
     struct acceptor_thread *kerberos; /* the thread's own, borrowed; it stays over exchange_clear */
     struct acceptor_result accepted;
+    enum reason use; /* of the authenticator: OK, REPEAT, or INTERNAL as long as it is not used */
+    struct replay_entry entry; /* where it is remembered */
     const struct config_rule *rule;
     enum reason reason; /* the decision */
     struct buf reply;   /* the token that the answer carries, or empty */

@@ -99,12 +99,13 @@ void audit_close(struct audit *audit);
 /*
  * Formats, chains and appends one record with one write(2), under the shared lock (waits at most 1
  * s; the lock of a process that died is taken over and a torn line closed and recorded). `id` gets
- * "<chain>-<seq>". Returns REASON_OK or AUDIT_UNAVAILABLE; then `id` is untouched, the chain stays
- * whole, and the record may yet turn up in the file (when only its LF, or the sync, was missing).
- * Safe from any thread; never allocates. The process must ignore SIGXFSZ.
+ * "<chain>-<seq>", `*seq` the number alone. Returns REASON_OK or AUDIT_UNAVAILABLE; then both are
+ * untouched, the chain stays whole, and the record may yet turn up in the file (when only its LF,
+ * or the sync, was missing). Safe from any thread; never allocates. The process must ignore
+ * SIGXFSZ.
  */
 enum reason audit_append(struct audit *audit, const struct audit_record *record,
-                         char id[AUDIT_ID_BYTES]);
+                         char id[AUDIT_ID_BYTES], uint64_t *seq);
 
 /* Appends a lifecycle, config or keytab record: `event`, `action`, `result` and `detail` (NULL:
  * absent). */

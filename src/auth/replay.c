@@ -29,7 +29,7 @@ enum {
     LOCK_WAIT_S = 1,
 };
 
-static const char magic[16] = "spnegate-replay1";
+static const char magic[16] = "spnegate-replay2";
 
 struct header {
     char magic[16];
@@ -43,10 +43,12 @@ struct header {
  * dies while it writes leaves a slot that is still empty, and it had not granted anything yet.
  */
 struct slot {
-    uint64_t id[2];
+    uint64_t id; /* of the authenticator; its low bits name the group, too */
+    uint64_t seq;
     uint32_t principal;
-    uint32_t reserved;
-    uint64_t expires_s;
+    uint32_t context; /* 0: nothing repeats this */
+    uint32_t arrived_s;
+    uint32_t expires_s;
 };
 
 _Static_assert(sizeof(struct slot) == 32, "two slots a cache line");
@@ -132,9 +134,9 @@ static struct slot *slots_of(struct header *header)
 }
 
 /* Where an identity lives. */
-static size_t group_of(uint64_t groups, const uint64_t *hash)
+static size_t group_of(uint64_t groups, uint64_t id)
 {
-    return (size_t)(hash[0] & (groups - 1)) * GROUP_SLOTS;
+    return (size_t)(id & (groups - 1)) * GROUP_SLOTS;
 }
 
 /* Copies the live entries of a table of another size; what they hold tells their group in any
@@ -325,44 +327,106 @@ static int lock_group(struct replay *replay, size_t group, pthread_mutex_t **out
     return code == 0 ? 0 : -1;
 }
 
-enum reason replay_check(struct replay *replay, struct span authenticator, struct span principal,
-                         uint64_t now_s, uint32_t keep_s)
+/* Keyed, so that nobody outside can aim at a slot or at a context. */
+static uint64_t hash_of(const struct replay *replay, struct span bytes)
 {
     uint64_t hash[SECRET_HASH_BYTES / sizeof(uint64_t)];
-    uint64_t owner[SECRET_HASH_BYTES / sizeof(uint64_t)];
-    secret_hash((unsigned char *)hash, replay->header->key, authenticator);
-    secret_hash((unsigned char *)owner, replay->header->key, principal);
-    const size_t group = group_of(replay->header->groups, hash);
+    secret_hash((unsigned char *)hash, replay->header->key, bytes);
+    return hash[0];
+}
+
+/* The hash of the fields' hashes, so that no two lists of fields look alike; 0 is "none". */
+static uint32_t context_of(const struct replay *replay, const struct replay_use *use)
+{
+    uint64_t hashes[REPLAY_CONTEXT_MAX];
+    if (use->context_count == 0 || use->context_count > REPLAY_CONTEXT_MAX) {
+        return 0;
+    }
+    for (size_t i = 0; i < use->context_count; i++) {
+        hashes[i] = hash_of(replay, use->context[i]);
+    }
+    return (uint32_t)hash_of(replay, span_make(hashes, use->context_count * sizeof hashes[0])) | 1;
+}
+
+static bool is_repeat(const struct slot *slot, uint32_t context, uint64_t now_s)
+{
+    return context != 0 && slot->context == context && now_s >= slot->arrived_s &&
+           now_s - slot->arrived_s <= REPLAY_REPEAT_S;
+}
+
+static void fill_slot(struct slot *slot, const struct slot *fresh)
+{
+    slot->expires_s = 0;
+    atomic_signal_fence(memory_order_release);
+    slot->id = fresh->id;
+    slot->seq = 0;
+    slot->principal = fresh->principal;
+    slot->context = fresh->context;
+    slot->arrived_s = fresh->arrived_s;
+    atomic_signal_fence(memory_order_release);
+    slot->expires_s = fresh->expires_s;
+}
+
+/* Finds `fresh` among the group's slots or puts it there; under the group's lock. */
+static enum reason test_and_set(struct slot *group, const struct slot *fresh, uint64_t now_s,
+                                struct slot **out)
+{
+    struct slot *place = NULL;
+    size_t held = 0;
+    for (size_t i = 0; i < GROUP_SLOTS; i++) {
+        if (group[i].expires_s <= now_s) {
+            place = place == NULL ? &group[i] : place;
+        } else if (group[i].id == fresh->id) {
+            *out = &group[i];
+            return is_repeat(&group[i], fresh->context, now_s) ? REASON_REPEAT : REASON_REPLAY;
+        } else {
+            held += group[i].principal == fresh->principal ? 1 : 0;
+        }
+    }
+    if (place == NULL || held >= SHARE_SLOTS) {
+        return REASON_REPLAY_FULL;
+    }
+    fill_slot(place, fresh);
+    *out = place;
+    return REASON_OK;
+}
+
+enum reason replay_check(struct replay *replay, const struct replay_use *use,
+                         struct replay_entry *entry)
+{
+    const struct slot fresh = {.id = hash_of(replay, use->authenticator),
+                               .principal = (uint32_t)hash_of(replay, use->principal),
+                               .context = context_of(replay, use),
+                               .arrived_s = (uint32_t)use->now_s,
+                               .expires_s = (uint32_t)(use->now_s + use->keep_s)};
+    const size_t group = group_of(replay->header->groups, fresh.id);
+    struct slot *found = NULL;
     pthread_mutex_t *mutex = NULL;
     if (lock_group(replay, group, &mutex) != 0) {
         return REASON_REPLAY_UNAVAILABLE;
     }
-    struct slot *slots = &replay->slots[group];
-    struct slot *place = NULL;
-    size_t held = 0;
-    enum reason reason = REASON_OK;
-    for (size_t i = 0; i < GROUP_SLOTS && reason == REASON_OK; i++) {
-        if (slots[i].expires_s <= now_s) {
-            place = place == NULL ? &slots[i] : place;
-        } else if (slots[i].id[0] == hash[0] && slots[i].id[1] == hash[1]) {
-            reason = REASON_REPLAY;
-        } else {
-            held += slots[i].principal == (uint32_t)owner[0] ? 1 : 0;
-        }
+    enum reason reason = test_and_set(&replay->slots[group], &fresh, use->now_s, &found);
+    const uint64_t seq = found != NULL ? found->seq : 0;
+    if (pthread_mutex_unlock(mutex) != 0) {
+        reason = REASON_REPLAY_UNAVAILABLE;
     }
-    if (reason == REASON_OK && (place == NULL || held >= SHARE_SLOTS)) {
-        reason = REASON_REPLAY_FULL;
+    if (reason == REASON_OK || reason == REASON_REPEAT) {
+        *entry = (struct replay_entry){(size_t)(found - replay->slots), fresh.id, seq};
     }
-    if (reason == REASON_OK) {
-        place->expires_s = 0;
-        atomic_signal_fence(memory_order_release);
-        place->id[0] = hash[0];
-        place->id[1] = hash[1];
-        place->principal = (uint32_t)owner[0];
-        atomic_signal_fence(memory_order_release);
-        place->expires_s = now_s + keep_s;
+    return reason;
+}
+
+void replay_note(struct replay *replay, const struct replay_entry *entry, uint64_t seq)
+{
+    pthread_mutex_t *mutex = NULL;
+    struct slot *slot = &replay->slots[entry->slot];
+    if (lock_group(replay, entry->slot / GROUP_SLOTS * GROUP_SLOTS, &mutex) != 0) {
+        return; /* a repeat's record then names no first one */
     }
-    return pthread_mutex_unlock(mutex) == 0 ? reason : REASON_REPLAY_UNAVAILABLE;
+    if (slot->id == entry->id) {
+        slot->seq = seq;
+    }
+    (void)pthread_mutex_unlock(mutex);
 }
 
 void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, uint64_t *capacity)

@@ -338,10 +338,8 @@ const char *value_service(const char *text)
     return at != NULL ? value_realm(at + 1) : NULL;
 }
 
-const char *value_parameter(const char *text)
+static const char *check_parameter(const char *text)
 {
-    /* What a client chooses freely, or what decides which site a request belongs to. */
-    static const char *const refused[] = {"HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_HOST"};
     size_t len = strlen(text);
 
     if (len == 0 || len > 256) {
@@ -352,12 +350,58 @@ const char *value_parameter(const char *text)
             return "is not a parameter: only capital letters, digits and _";
         }
     }
-    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        if (strcmp(text, refused[i]) == 0) {
-            return "may not be forwarded: never the host, never credentials";
-        }
-    }
     return NULL;
+}
+
+static bool is_one_of(const char *text, const char *const *list)
+{
+    while (*list != NULL && strcmp(text, *list) != 0) {
+        list++;
+    }
+    return *list != NULL;
+}
+
+const char *value_parameter(const char *text)
+{
+    /* What a client chooses freely, or what decides which site a request belongs to. */
+    static const char *const refused[] = {"HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_HOST", NULL};
+    const char *wrong = check_parameter(text);
+
+    if (wrong == NULL && is_one_of(text, refused)) {
+        return "may not be forwarded: never the host, never credentials";
+    }
+    return wrong;
+}
+
+const char *value_server_parameter(const char *text)
+{
+    /* What a server takes from the request line and the connection, besides all headers (HTTP_). */
+    static const char *const refused[] = {"AUTH_TYPE",
+                                          "CONTENT_LENGTH",
+                                          "CONTENT_TYPE",
+                                          "DOCUMENT_URI",
+                                          "PATH_INFO",
+                                          "PATH_TRANSLATED",
+                                          "QUERY_STRING",
+                                          "REMOTE_ADDR",
+                                          "REMOTE_PORT",
+                                          "REMOTE_USER",
+                                          "REQUEST_METHOD",
+                                          "REQUEST_SCHEME",
+                                          "REQUEST_URI",
+                                          "SCRIPT_FILENAME",
+                                          "SCRIPT_NAME",
+                                          "SERVER_NAME",
+                                          "SERVER_PORT",
+                                          "SERVER_PROTOCOL",
+                                          NULL};
+    const char *wrong = check_parameter(text);
+
+    if (wrong == NULL && (strncmp(text, "HTTP_", 5) == 0 || is_one_of(text, refused))) {
+        return "is a parameter that clients can choose; take one that the web server makes, for "
+               "example UNIQUE_ID";
+    }
+    return wrong;
 }
 
 const char *value_endpoint(const char *text, struct sockaddr_storage *out, socklen_t *out_len)

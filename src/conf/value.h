@@ -55,6 +55,9 @@ const char *value_service(const char *text);
 /* The name of a FastCGI parameter that may be believed when it is forwarded. */
 const char *value_parameter(const char *text);
 
+/* The name of a FastCGI parameter that the web server makes and clients cannot choose. */
+const char *value_server_parameter(const char *text);
+
 /* "127.0.0.1:991" or "[::1]:991". */
 const char *value_endpoint(const char *text, struct sockaddr_storage *out, socklen_t *out_len);
 

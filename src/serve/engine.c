@@ -121,6 +121,25 @@ static bool is_own_service(const struct exchange *x)
     return false;
 }
 
+/*
+ * Remembers the authenticator. A refused principal's token is spent, too: it was good. The clock is
+ * read again: libkrb5 read it after us, and an entry must outlive what libkrb5 would still take.
+ */
+static enum reason use_authenticator(const struct engine *engine, struct exchange *x)
+{
+    const struct request *q = &x->request;
+    const struct replay_use use = {
+        .authenticator = buf_span(&x->accepted.authenticator),
+        .principal = span_of(x->accepted.identity.principal),
+        .context = {q->repeat_id, span_of(q->listener->address), span_of(x->site->id), q->method,
+                    span_of(x->host), q->uri},
+        .context_count = q->repeat_id.len > 0 ? 6 : 0,
+        .now_s = wall_clock_s(),
+        .keep_s = engine->keep_s,
+    };
+    return replay_check(engine->parts.replay, &use, &x->entry);
+}
+
 /* From the token to a proven principal. */
 static enum reason authenticate(const struct engine *engine, struct exchange *x)
 {
@@ -140,14 +159,8 @@ static enum reason authenticate(const struct engine *engine, struct exchange *x)
         return REASON_WRONG_SERVICE;
     }
     if (accepted) {
-        /*
-         * A refused principal's token is spent too: it was good. The clock is read again: libkrb5
-         * read it after us, and an entry must outlive what libkrb5 would still take.
-         */
-        const enum reason fresh =
-            replay_check(engine->parts.replay, buf_span(&x->accepted.authenticator),
-                         span_of(x->accepted.identity.principal), wall_clock_s(), engine->keep_s);
-        reason = fresh != REASON_OK ? fresh : reason;
+        x->use = use_authenticator(engine, x);
+        reason = x->use == REASON_OK || x->use == REASON_REPEAT ? reason : x->use;
     }
     return reason;
 }
@@ -168,6 +181,7 @@ static enum reason decide(const struct engine *engine, struct exchange *x)
     }
     if (reason == REASON_OK) {
         reason = policy_check(x->site, &x->accepted.identity, &x->rule);
+        reason = reason == REASON_OK ? x->use : reason;
         identity_apply_realms(&x->accepted.identity, x->site);
     }
     return reason;
@@ -279,6 +293,7 @@ static void record_accept(const struct exchange *x, struct audit_record *r,
             r->claimed_enctype = span_of(keytab_enctype_text(a->claimed_enctype, scratch[1]));
         }
     }
+    r->repeat_of = x->use == REASON_REPEAT ? x->entry.seq : 0;
     r->ticket_end_s = a->ticket_end_s;
     r->expired_s = a->expired_s;
     r->principal = text_or_absent(a->identity.principal);
@@ -302,7 +317,12 @@ static void record(const struct engine *engine, struct exchange *x)
     r.us = (int64_t)elapsed_us(x);
     record_request(x, &r);
     record_accept(x, &r, scratch);
-    if (audit_append(engine->parts.audit, &r, x->audit_id) != REASON_OK) {
+    uint64_t seq = 0;
+    if (audit_append(engine->parts.audit, &r, x->audit_id, &seq) == REASON_OK) {
+        if (x->use == REASON_OK && x->request.repeat_id.len > 0) {
+            replay_note(engine->parts.replay, &x->entry, seq);
+        }
+    } else {
         if (log_rate_allow(engine->complaints, x->request.mono_us / 1000, NULL)) {
             log_line(LOG_LEVEL_ERROR, "%s cannot be written: %s; sign-ins are answered 503",
                      engine->parts.config->audit.file,

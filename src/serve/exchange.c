@@ -26,6 +26,7 @@ void exchange_clear(struct exchange *exchange)
     buf_reset(&exchange->token);
     exchange->spnego = (struct spnego_token){0};
     acceptor_result_clear(&exchange->accepted);
+    exchange->use = REASON_INTERNAL;
     exchange->rule = NULL;
     exchange->reason = REASON_INTERNAL; /* until somebody decided otherwise */
     buf_reset(&exchange->reply);

@@ -182,7 +182,7 @@ static struct span *find_field(struct request *q, struct span parameter)
     return NULL;
 }
 
-static void read_forwarded(char **envp, const char *parameter, struct span *field)
+static void read_named(char **envp, const char *parameter, struct span *field)
 {
     if (parameter != NULL) {
         *field = span_of(FCGX_GetParam(parameter, envp));
@@ -206,10 +206,11 @@ static void read_request(struct thread *t, const struct connection *c)
             }
         }
     }
+    read_named(t->fcgx.envp, listener->repeat_id, &q->repeat_id);
     /* What a proxy in front says is believed only where the listener names the parameter. */
-    read_forwarded(t->fcgx.envp, listener->forwarded.method, &q->method);
-    read_forwarded(t->fcgx.envp, listener->forwarded.uri, &q->uri);
-    read_forwarded(t->fcgx.envp, listener->forwarded.peer, &q->peer);
+    read_named(t->fcgx.envp, listener->forwarded.method, &q->method);
+    read_named(t->fcgx.envp, listener->forwarded.uri, &q->uri);
+    read_named(t->fcgx.envp, listener->forwarded.peer, &q->peer);
 }
 
 /*

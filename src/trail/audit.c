@@ -384,16 +384,15 @@ out:
 }
 
 enum reason audit_append(struct audit *audit, const struct audit_record *record,
-                         char id[AUDIT_ID_BYTES])
+                         char id[AUDIT_ID_BYTES], uint64_t *seq)
 {
     struct entry entry = {.record = record};
-    uint64_t seq = 0;
-    enum reason reason = append(audit, &entry, &seq);
+    enum reason reason = append(audit, &entry, seq);
 
     if (reason == REASON_OK) {
         memcpy(id, audit->chain, 16);
         id[16] = '-';
-        id[17 + line_u64(id + 17, seq)] = '\0';
+        id[17 + line_u64(id + 17, *seq)] = '\0';
     }
     return reason;
 }

@@ -109,9 +109,11 @@ TRAIL_TEST(chains_a_hundred_records)
     for (unsigned i = 0; i < 98; i++) {
         char expected[AUDIT_ID_BYTES];
         char id[AUDIT_ID_BYTES];
+        uint64_t seq = 0;
 
         walk = walk_whole(file);
-        cr_assert_eq(audit_append(audit, &record, id), REASON_OK);
+        cr_assert_eq(audit_append(audit, &record, id, &seq), REASON_OK);
+        cr_assert_eq(seq, i + 2);
         snprintf(expected, sizeof(expected), "%s-%u", walk.chain, i + 2);
         cr_assert_str_eq(id, expected);
     }

@@ -39,10 +39,9 @@ static void *work(void *argument)
 
     for (unsigned i = 0; worker->appends == 0 || i < worker->appends; i++) {
         char id[AUDIT_ID_BYTES];
+        uint64_t seq = 0;
 
-        if (audit_append(worker->audit, &record, id) == REASON_OK) {
-            unsigned long seq = strtoul(strchr(id, '-') + 1, NULL, 10);
-
+        if (audit_append(worker->audit, &record, id, &seq) == REASON_OK) {
             if (seq < ACKS_MAX) {
                 atomic_fetch_add(&worker->acks->seen[seq], 1);
             }

@@ -211,6 +211,7 @@ Test(good, every_key_of_a_listener_is_read)
     cr_assert_str_eq(three->forwarded.peer, "HTTP_X_REAL_IP");
     cr_assert_eq(three->sites.count, 1);
     cr_assert_eq(three->sites.items[0], 2);
+    cr_assert_str_eq(two->repeat_id, "UNIQUE_ID");
     cr_assert_null(three->repeat_id);
     config_free(config);
 }
@@ -439,8 +440,12 @@ Test(bad, keys_are_refused_with_a_hint)
         {"7:5", "reserved for a later version", LISTEN SITE "    session: {}\n"},
         {"7:5", "reserved for a later version", LISTEN SITE "    exempt: [/x]\n"},
         {"2:5", "reserved for a later version", "listen:\n  - socket: web\n" SITE},
-        {"3:5", "repeat_id is not available in this version",
-         "listen:\n  - tcp: 127.0.0.1:991\n    repeat_id: UNIQUE_ID\n" SITE},
+        {"3:16", "is a parameter that clients can choose",
+         "listen:\n  - tcp: 127.0.0.1:991\n    repeat_id: HTTP_X_REQUEST_ID\n" SITE},
+        {"3:16", "is a parameter that clients can choose",
+         "listen:\n  - tcp: 127.0.0.1:991\n    repeat_id: REMOTE_PORT\n" SITE},
+        {"3:16", "only capital letters, digits and _",
+         "listen:\n  - tcp: 127.0.0.1:991\n    repeat_id: unique_id\n" SITE},
         {"7:22", "channel_binding: only `off` is available in this version",
          LISTEN SITE "    channel_binding: require\n"},
         {"7:22", "channel_binding: only `off` is available in this version",

@@ -43,8 +43,12 @@ static struct replay *open_table(uint64_t entries)
 
 static enum reason use_as(struct replay *replay, unsigned token, unsigned user, uint64_t now_s)
 {
-    return replay_check(replay, span_make(&token, sizeof token), span_make(&user, sizeof user),
-                        now_s, KEEP_S);
+    struct replay_entry entry;
+    const struct replay_use use = {.authenticator = span_make(&token, sizeof token),
+                                   .principal = span_make(&user, sizeof user),
+                                   .now_s = now_s,
+                                   .keep_s = KEEP_S};
+    return replay_check(replay, &use, &entry);
 }
 
 /* One of many users. */
@@ -212,4 +216,86 @@ Test(replay, a_damaged_or_foreign_file_is_a_fault)
     cr_assert_eq(replay_open(dir, 1024, &replay, &fault), -1, "a symbolic link");
     cr_assert_eq(unlink(path), 0);
     cr_assert_eq(replay_open("/nowhere", 1024, &replay, &fault), -1);
+}
+
+/* A request with an id; the rest of its context is the same for all. */
+static enum reason repeat(struct replay *replay, unsigned token, const char *id, uint64_t now_s,
+                          struct replay_entry *entry)
+{
+    const struct replay_use use = {.authenticator = span_make(&token, sizeof token),
+                                   .principal = span_of("alice"),
+                                   .context = {span_of(id), span_of("/page")},
+                                   .context_count = id != NULL ? 2 : 0,
+                                   .now_s = now_s,
+                                   .keep_s = KEEP_S};
+    return replay_check(replay, &use, entry);
+}
+
+Test(replay, the_same_context_may_repeat_for_half_a_minute)
+{
+    struct replay *replay = open_table(1024);
+    struct replay_entry entry = {.seq = 99};
+    cr_assert_eq(repeat(replay, 1, "a", 1000, &entry), REASON_OK);
+    cr_assert_eq(entry.seq, 0);
+    replay_note(replay, &entry, 77);
+    entry.seq = 0;
+    cr_assert_eq(repeat(replay, 1, "a", 1000, &entry), REASON_REPEAT);
+    cr_assert_eq(entry.seq, 77);
+    cr_assert_eq(repeat(replay, 1, "a", 1000 + REPLAY_REPEAT_S, &entry), REASON_REPEAT);
+    cr_assert_eq(entry.seq, 77, "a repeat does not take the first one's place");
+    cr_assert_eq(repeat(replay, 1, "a", 1000 + REPLAY_REPEAT_S + 1, &entry), REASON_REPLAY);
+    cr_assert_eq(repeat(replay, 1, "b", 1000, &entry), REASON_REPLAY);
+    cr_assert_eq(repeat(replay, 1, NULL, 1000, &entry), REASON_REPLAY);
+    cr_assert_eq(repeat(replay, 1, "a", 999, &entry), REASON_REPLAY, "the clock went back");
+    cr_assert_eq(repeat(replay, 1, "a", 1000 + KEEP_S, &entry), REASON_OK);
+    cr_assert_eq(entry.seq, 0, "a new first use knows nothing of the old one");
+    replay_close(replay);
+}
+
+Test(replay, without_a_context_nothing_repeats)
+{
+    struct replay *replay = open_table(1024);
+    struct replay_entry entry;
+    cr_assert_eq(repeat(replay, 1, NULL, 1000, &entry), REASON_OK);
+    cr_assert_eq(repeat(replay, 1, NULL, 1000, &entry), REASON_REPLAY);
+    cr_assert_eq(repeat(replay, 1, "a", 1000, &entry), REASON_REPLAY);
+    replay_close(replay);
+}
+
+Test(replay, contexts_are_told_apart_field_by_field)
+{
+    struct replay *replay = open_table(1024);
+    static const char *const fields[][2] = {
+        {"ab", "c"}, {"a", "bc"}, {"", "abc"}, {"abc", ""}, {"ab", "C"}};
+    struct replay_entry entry;
+    struct replay_use use = {.authenticator = span_of("token"),
+                             .principal = span_of("alice"),
+                             .context_count = 2,
+                             .now_s = 1000,
+                             .keep_s = KEEP_S};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        use.context[0] = span_of(fields[i][0]);
+        use.context[1] = span_of(fields[i][1]);
+        cr_assert_eq(replay_check(replay, &use, &entry), i == 0 ? REASON_OK : REASON_REPLAY, "%zu",
+                     i);
+    }
+    use.context[0] = span_of("ab");
+    use.context[1] = span_of("c");
+    cr_assert_eq(replay_check(replay, &use, &entry), REASON_REPEAT);
+    use.context_count = 1;
+    cr_assert_eq(replay_check(replay, &use, &entry), REASON_REPLAY);
+    replay_close(replay);
+}
+
+Test(replay, a_note_for_an_entry_that_is_gone_goes_nowhere)
+{
+    struct replay *replay = open_table(1024);
+    struct replay_entry old;
+    struct replay_entry entry = {.seq = 99};
+    cr_assert_eq(repeat(replay, 1, "a", 1000, &old), REASON_OK);
+    old.id++; /* as if another had taken the slot */
+    replay_note(replay, &old, 77);
+    cr_assert_eq(repeat(replay, 1, "a", 1000, &entry), REASON_REPEAT);
+    cr_assert_eq(entry.seq, 0);
+    replay_close(replay);
 }

@@ -253,8 +253,9 @@ static inline enum reason append_sample(struct audit *audit)
 {
     struct audit_record record = sample();
     char id[AUDIT_ID_BYTES];
+    uint64_t seq = 0;
 
-    return audit_append(audit, &record, id);
+    return audit_append(audit, &record, id, &seq);
 }
 
 #endif
