@@ -350,8 +350,8 @@ static uint32_t context_of(const struct replay *replay, const struct replay_use 
 
 static bool is_repeat(const struct slot *slot, uint32_t context, uint64_t now_s)
 {
-    return context != 0 && slot->context == context && now_s >= slot->arrived_s &&
-           now_s - slot->arrived_s <= REPLAY_REPEAT_S;
+    /* Unsigned: when the clock went back, that was long ago, too. */
+    return context != 0 && slot->context == context && now_s - slot->arrived_s <= REPLAY_REPEAT_S;
 }
 
 static void fill_slot(struct slot *slot, const struct slot *fresh)
