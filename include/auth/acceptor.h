@@ -5,16 +5,27 @@
 #ifndef AUTH_ACCEPTOR_H
 #define AUTH_ACCEPTOR_H
 
+#include "auth/binding.h"
 #include "auth/identity.h"
 #include "auth/keytab.h"
 #include "base/bytes.h"
 #include "base/fault.h"
 #include "base/reason.h"
+#include "conf/config.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct acceptor;
+
+/* What the authenticator says of the TLS channel; ABSENT if nobody looked. */
+enum acceptor_binding {
+    ACCEPTOR_BINDING_ABSENT,
+    ACCEPTOR_BINDING_NONE,
+    ACCEPTOR_BINDING_MATCHED,
+    ACCEPTOR_BINDING_MISSING,
+    ACCEPTOR_BINDING_MISMATCH
+};
 
 /* What one accept found out. Text is for the record; `claimed` is cleartext of the ticket, not
  * verified. */
@@ -38,13 +49,24 @@ struct acceptor_result {
     bool deleg;
     uint64_t ticket_end_s; /* of a ticket that could be opened; 0: not known */
     int64_t expired_s;     /* how long ago that was; -1: it was not */
+    bool has_skew;         /* with CLOCK_SKEW, if the authenticator could be opened */
+    int64_t skew_s;        /* the client ahead is positive */
+    enum acceptor_binding binding;
+};
+
+/* What a site asks of its acceptor; the bindings are borrowed and must outlive it. */
+struct acceptor_options {
+    const char *where; /* the keytab's path, for faults */
+    bool weak_allowed;
+    enum config_binding channel_binding;
+    const struct binding_list *bindings;
 };
 
 /*
  * Makes credentials from a keytab; the keytab may be freed after it. Refuses what libkrb5 cannot
  * use (an enctype that it does not know is left out; no usable key at all is a fault).
  */
-int acceptor_open(const struct keytab *keytab, const char *where, bool weak_allowed,
+int acceptor_open(const struct keytab *keytab, const struct acceptor_options *options,
                   struct acceptor **out, struct fault *fault);
 
 /* NULL is allowed. */
@@ -73,8 +95,9 @@ const char *acceptor_version(void);
  * Accepts one AP-REQ (spnego_token.ap_req). `out` must have been cleared before; it is filled in as
  * far as the accept came. Returns OK; BAD_TOKEN, UNKNOWN_SERVICE, UNKNOWN_KVNO, UNKNOWN_ENCTYPE,
  * WEAK_ENCTYPE (cleartext against our own key table, before any decryption); WRONG_KEY,
- * TICKET_EXPIRED, TICKET_NOT_YET_VALID, CLOCK_SKEW, CB_MISMATCH, GSS_ERROR (libkrb5's word);
- * NO_PRINCIPAL, NAME_REFUSED; INTERNAL (no memory).
+ * TICKET_EXPIRED, TICKET_NOT_YET_VALID, CLOCK_SKEW, GSS_ERROR (libkrb5's word); NO_PRINCIPAL;
+ * CB_MISSING, CB_MISMATCH (the authenticator against the site's bindings); NAME_REFUSED; INTERNAL
+ * (no memory).
  */
 enum reason acceptor_accept(const struct acceptor *acceptor, const struct acceptor_thread *thread,
                             struct span ap_req, uint64_t now_s, struct acceptor_result *out);

@@ -18,6 +18,7 @@
 
 enum config_sync { CONFIG_SYNC_WRITE, CONFIG_SYNC_COMMIT };
 enum config_realm_user { CONFIG_USER_FULL, CONFIG_USER_STRIP };
+enum config_binding { CONFIG_BINDING_OFF, CONFIG_BINDING_ALLOW, CONFIG_BINDING_REQUIRE };
 enum config_enctypes { CONFIG_ENCTYPES_STRONG, CONFIG_ENCTYPES_ANY };
 enum config_listen { CONFIG_LISTEN_UNIX, CONFIG_LISTEN_TCP, CONFIG_LISTEN_FD };
 
@@ -77,8 +78,10 @@ struct config_site {
     char *keytab;
     char *keytab_where;
     bool services_any;
-    struct config_strings services; /* "HTTP/host" or "HTTP/host@REALM"; empty: HTTP/<host> */
-    enum config_enctypes enctypes;  /* default strong */
+    struct config_strings services;      /* "HTTP/host" or "HTTP/host@REALM"; empty: HTTP/<host> */
+    enum config_enctypes enctypes;       /* default strong */
+    enum config_binding channel_binding; /* default off */
+    struct config_strings certificates;  /* PEM files; none with off, else at least one */
     struct {
         struct config_realm *items;
         size_t count;

@@ -20,6 +20,7 @@ struct engine;
 struct engine_parts {
     const struct config *config;
     struct keytab *const *keytabs; /* one a site, in their order; NULL: it could not be loaded */
+    const struct binding_list *bindings; /* one a site */
     struct replay *replay;
     struct audit *audit;
     struct metrics *metrics;

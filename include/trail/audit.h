@@ -52,6 +52,7 @@ struct audit_record {
     int64_t claimed_kvno;        /* -1: absent */
     struct span claimed_enctype;
     struct span enctype;
+    const char *cb; /* channel binding: "none", "matched", "missing", "mismatch" or NULL */
     struct span site;
     struct span rule;
     struct span server;

@@ -27,6 +27,13 @@ enum reason http_parse_authorization(struct span value, size_t max, struct buf *
  */
 enum reason http_parse_host(struct span value, char host[HTTP_HOST_BYTES]);
 
+/*
+ * Decodes base64 with padding and nothing around it (RFC 4648 section 4) into `out` (empty on
+ * failure). Returns REASON_OK, BAD_HEADER (blanks, control bytes or commas in it), BAD_BASE64 or
+ * INTERNAL (no memory, or over the buf's ceiling).
+ */
+enum reason http_decode_base64(struct span text, struct buf *out);
+
 /* Appends base64 with padding (RFC 4648 section 4). */
 void http_append_base64(struct buf *out, struct span bytes);
 

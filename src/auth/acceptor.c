@@ -157,14 +157,15 @@ static int open_services(struct acceptor *acceptor, const struct keytab *keytab,
     return 0;
 }
 
-int acceptor_open(const struct keytab *keytab, const char *where, bool weak_allowed,
+int acceptor_open(const struct keytab *keytab, const struct acceptor_options *options,
                   struct acceptor **out, struct fault *fault)
 {
+    const char *where = options->where;
     struct acceptor *acceptor = calloc(1, sizeof *acceptor);
     if (acceptor == NULL) {
         return fault_set(fault, where, "no memory");
     }
-    acceptor->weak_allowed = weak_allowed;
+    acceptor->options = *options;
     const krb5_error_code code = krb5_init_context(&acceptor->context);
     if (code != 0) {
         acceptor->context = NULL;

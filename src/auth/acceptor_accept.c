@@ -92,7 +92,7 @@ static enum reason find_key(const struct acceptor *acceptor, struct acceptor_res
         describe_keys(acceptor, found, out->keytab_has, sizeof out->keytab_has);
         return kvno ? REASON_UNKNOWN_ENCTYPE : REASON_UNKNOWN_KVNO;
     }
-    if (!acceptor->weak_allowed &&
+    if (!acceptor->options.weak_allowed &&
         (keytab_enctype_weak(out->claimed_enctype) || keytab_enctype_weak(out->session_enctype))) {
         return REASON_WEAK_ENCTYPE;
     }
@@ -134,32 +134,83 @@ static int open_with(krb5_context context, const Ticket *ticket, const krb5_keyb
     return r;
 }
 
-static void take_ticket(EncTicketPart *part, uint64_t now_s, struct acceptor_result *out)
+static void read_figures(const EncTicketPart *part, uint64_t now_s, struct acceptor_result *out)
 {
     out->session_enctype = part->key.keytype;
     out->ticket_end_s = part->endtime > 0 ? (uint64_t)part->endtime : 0;
     out->expired_s =
         part->endtime > 0 && out->ticket_end_s < now_s ? (int64_t)(now_s - out->ticket_end_s) : -1;
-    secret_wipe(part->key.keyvalue.data, part->key.keyvalue.length);
-    free_EncTicketPart(part);
 }
 
 /*
  * What only the ticket itself tells: its end, and the session key's enctype, which the AP-REQ's
- * cleartext may give falsely. Returns -1 if the ticket cannot be opened.
+ * cleartext may give falsely. Returns -1 if the ticket cannot be opened; else `part` is to be
+ * closed.
  */
-static int read_ticket(const struct acceptor_thread *thread, const struct service *service,
-                       const Ticket *ticket, uint64_t now_s, struct acceptor_result *out)
+static int open_ticket(const struct acceptor_thread *thread, const struct service *service,
+                       const Ticket *ticket, EncTicketPart *part, const struct acceptor_result *out)
 {
     for (size_t i = 0; i < service->key_count; i++) {
         const struct key_entry *key = &service->keys[i];
-        EncTicketPart part;
-        if (fits(key, out) && open_with(thread->context, ticket, &key->block, &part) == 0) {
-            take_ticket(&part, now_s, out);
+        if (fits(key, out) && open_with(thread->context, ticket, &key->block, part) == 0) {
             return 0;
         }
     }
     return -1;
+}
+
+static void close_ticket(EncTicketPart *part)
+{
+    secret_wipe(part->key.keyvalue.data, part->key.keyvalue.length);
+    free_EncTicketPart(part);
+}
+
+/* Decrypts the authenticator with the ticket's session key. */
+static int open_authenticator(krb5_context context, const EncTicketPart *part,
+                              const EncryptedData *sealed, Authenticator *authenticator)
+{
+    krb5_crypto crypto = NULL;
+    krb5_data plain = {0, NULL};
+    size_t used = 0;
+    int r = -1;
+    if (krb5_crypto_init(context, &part->key, 0, &crypto) != 0) {
+        return -1;
+    }
+    if (krb5_decrypt_EncryptedData(context, crypto, KRB5_KU_AP_REQ_AUTH, sealed, &plain) == 0) {
+        r = decode_Authenticator(plain.data, plain.length, authenticator, &used) == 0 ? 0 : -1;
+        secret_wipe(plain.data, plain.length); /* may hold a subkey */
+        krb5_data_free(&plain);
+    }
+    krb5_crypto_destroy(context, crypto);
+    return r;
+}
+
+static void close_authenticator(Authenticator *authenticator)
+{
+    if (authenticator->subkey != NULL) {
+        secret_wipe(authenticator->subkey->keyvalue.data, authenticator->subkey->keyvalue.length);
+    }
+    free_Authenticator(authenticator);
+}
+
+/* RFC 4121 section 4.1.1: a length of 16 in four octets, then Bnd, all 0 when nothing was bound. */
+static enum acceptor_binding compare_binding(const struct acceptor_options *options,
+                                             const Authenticator *authenticator)
+{
+    enum { CHECKSUM_GSS = 0x8003, BND_AT = 4 };
+    static const unsigned char length[BND_AT] = {BINDING_BYTES};
+    static const unsigned char unbound[BINDING_BYTES];
+    const Checksum *checksum = authenticator->cksum;
+    const unsigned char *bytes = checksum != NULL ? checksum->checksum.data : NULL;
+    if (checksum == NULL || (int)checksum->cksumtype != CHECKSUM_GSS ||
+        checksum->checksum.length < BND_AT + BINDING_BYTES ||
+        memcmp(bytes, length, sizeof length) != 0 ||
+        memcmp(bytes + BND_AT, unbound, sizeof unbound) == 0) {
+        return options->channel_binding == CONFIG_BINDING_REQUIRE ? ACCEPTOR_BINDING_MISSING
+                                                                  : ACCEPTOR_BINDING_NONE;
+    }
+    return binding_matches(options->bindings, bytes + BND_AT) ? ACCEPTOR_BINDING_MATCHED
+                                                              : ACCEPTOR_BINDING_MISMATCH;
 }
 
 /* The GSS frame of a krb5 token is 60 len OID id id; gives what comes behind the two id bytes. */
@@ -203,9 +254,6 @@ static enum reason classify(OM_uint32 major, OM_uint32 minor, const gss_buffer_d
 {
     if (major == GSS_S_CONTINUE_NEEDED) {
         return classify_error_token(output, out);
-    }
-    if (GSS_ROUTINE_ERROR(major) == GSS_S_BAD_BINDINGS) {
-        return REASON_CB_MISMATCH;
     }
     switch ((krb5_error_code)minor) {
     case ENOMEM:
@@ -270,7 +318,10 @@ static enum reason accept_token(const struct service *service, struct span ap_re
     OM_uint32 minor = 0;
     OM_uint32 flags = 0;
     enum reason reason = REASON_GSS_ERROR;
-    /* No place for delegated credentials: they are dropped by the library. */
+    /*
+     * No place for delegated credentials: they are dropped by the library. No bindings: it cannot
+     * tell none from the right ones, and knows one certificate only; see compare_binding.
+     */
     const OM_uint32 major = gss_accept_sec_context(&minor, &context, service->credential, &input,
                                                    GSS_C_NO_CHANNEL_BINDINGS, &source, NULL,
                                                    &output, &flags, NULL, NULL);
@@ -292,14 +343,40 @@ static enum reason accept_token(const struct service *service, struct span ap_re
     return reason;
 }
 
-/* The session key as the ticket has it, which must be what the cleartext says. */
-static enum reason check_session_key(const struct acceptor *acceptor, int32_t claimed_enctype,
-                                     const struct acceptor_result *out)
+/* What the opened ticket and authenticator say, after libkrb5's verdict `reason`. */
+static enum reason look_inside(const struct acceptor *acceptor,
+                               const struct acceptor_thread *thread, const AP_REQ *decoded,
+                               const EncTicketPart *part, uint64_t now_s, enum reason reason,
+                               struct acceptor_result *out)
 {
-    if (!acceptor->weak_allowed && keytab_enctype_weak(out->session_enctype)) {
+    const struct acceptor_options *options = &acceptor->options;
+    const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
+    const int32_t claimed = decoded->authenticator.etype;
+    Authenticator authenticator;
+    read_figures(part, now_s, out);
+    if (accepted && !options->weak_allowed && keytab_enctype_weak(out->session_enctype)) {
         return REASON_WEAK_ENCTYPE;
     }
-    return claimed_enctype == out->session_enctype ? REASON_OK : REASON_BAD_TOKEN;
+    if (accepted && claimed != out->session_enctype) {
+        return REASON_BAD_TOKEN;
+    }
+    const bool bound = accepted && options->channel_binding != CONFIG_BINDING_OFF;
+    if (!bound && reason != REASON_CLOCK_SKEW) {
+        return reason;
+    }
+    if (open_authenticator(thread->context, part, &decoded->authenticator, &authenticator) != 0) {
+        return accepted ? REASON_INTERNAL : reason; /* libkrb5 could, with the same key */
+    }
+    if (bound) {
+        out->binding = compare_binding(options, &authenticator);
+    } else {
+        out->has_skew = true;
+        out->skew_s = (int64_t)authenticator.ctime - (int64_t)now_s;
+    }
+    close_authenticator(&authenticator);
+    return out->binding == ACCEPTOR_BINDING_MISSING    ? REASON_CB_MISSING
+           : out->binding == ACCEPTOR_BINDING_MISMATCH ? REASON_CB_MISMATCH
+                                                       : reason;
 }
 
 /* What the cleartext says, libkrb5's verdict, and what the opened ticket says, in this order. */
@@ -308,21 +385,19 @@ static enum reason accept_decoded(const struct acceptor *acceptor,
                                   struct span ap_req, uint64_t now_s, struct acceptor_result *out)
 {
     const struct service *service = NULL;
+    EncTicketPart part;
     enum reason reason = inspect(acceptor, decoded, out, &service);
     if (reason != REASON_OK) {
         return reason;
     }
-    const int32_t claimed_enctype = out->session_enctype;
     reason = accept_token(service, ap_req, out);
-    const bool opened = read_ticket(thread, service, &decoded->ticket, now_s, out) == 0;
-    if (reason != REASON_OK && reason != REASON_NAME_REFUSED) {
-        return reason;
+    if (open_ticket(thread, service, &decoded->ticket, &part, out) != 0) {
+        const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
+        return accepted ? REASON_INTERNAL : reason; /* libkrb5 could, with the same key */
     }
-    if (!opened) {
-        return REASON_INTERNAL; /* libkrb5 could, with the same key */
-    }
-    const enum reason session = check_session_key(acceptor, claimed_enctype, out);
-    return session != REASON_OK ? session : reason;
+    reason = look_inside(acceptor, thread, decoded, &part, now_s, reason, out);
+    close_ticket(&part);
+    return reason;
 }
 
 enum reason acceptor_accept(const struct acceptor *acceptor, const struct acceptor_thread *thread,
@@ -366,6 +441,9 @@ void acceptor_result_clear(struct acceptor_result *result)
     result->deleg = false;
     result->ticket_end_s = 0;
     result->expired_s = -1;
+    result->has_skew = false;
+    result->skew_s = 0;
+    result->binding = ACCEPTOR_BINDING_ABSENT;
 }
 
 void acceptor_result_free(struct acceptor_result *result)

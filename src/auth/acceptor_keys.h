@@ -33,7 +33,7 @@ struct acceptor {
     krb5_context context;     /* for opening and closing only */
     struct service *services; /* sorted by principal */
     size_t count;
-    bool weak_allowed;
+    struct acceptor_options options;
 };
 
 struct acceptor_thread {

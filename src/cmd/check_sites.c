@@ -1,5 +1,6 @@
 #include "cmd/check_sites.h"
 
+#include "auth/binding.h"
 #include "auth/keytab.h"
 #include "cmd/view.h"
 
@@ -264,12 +265,32 @@ static void check_keytab(struct report *report, const struct subject *s)
     keytab_free(keytab);
 }
 
+static void check_certificates(struct report *report, const struct config_site *site)
+{
+    for (size_t i = 0; i < site->certificates.count; i++) {
+        const char *path = site->certificates.items[i];
+        struct binding_list bindings;
+        struct fault fault = {"", ""};
+
+        if (binding_load(&site->certificates.items[i], 1, &bindings, &fault) == 0) {
+            report_line(report, REPORT_OK, "site %s: channel bindings of %s", site->id, path);
+            binding_free(&bindings);
+        } else {
+            bool hidden = access(path, R_OK) != 0 && errno == EACCES;
+
+            report_line(report, hidden ? REPORT_UNDECIDED : REPORT_FINDING, "site %s: %s: %s",
+                        site->id, fault.where, fault.what);
+        }
+    }
+}
+
 void check_sites(struct report *report, const struct config *config)
 {
     for (size_t i = 0; i < config->sites.count; i++) {
         const struct config_site *site = &config->sites.items[i];
 
         check_keytab(report, &(struct subject){config, site, NULL});
+        check_certificates(report, site);
         if (site->rules.count == 0) {
             report_line(report, REPORT_WARNING, "site %s: `allow` is empty: it grants nobody",
                         site->id);

@@ -31,6 +31,7 @@ static void free_site(struct config_site *site)
     free(site->keytab);
     free(site->keytab_where);
     free_strings(&site->services);
+    free_strings(&site->certificates);
     for (size_t i = 0; i < site->realms.count; i++) {
         free(site->realms.items[i].realm);
     }
@@ -411,6 +412,29 @@ static int check_limits(struct reader *r, const struct tree_node *root)
     return 0;
 }
 
+/* What says which certificates a site shows, and what is done with that, stand together or not at
+ * all. */
+static int check_bindings(struct reader *r, const struct tree_node *root)
+{
+    const struct tree_node *item = tree_find(root, "sites")->first;
+
+    for (size_t i = 0; i < r->config->sites.count; i++, item = item->next) {
+        const struct config_site *site = &r->config->sites.items[i];
+        bool off = site->channel_binding == CONFIG_BINDING_OFF;
+
+        if (off && site->certificates.count > 0) {
+            return reader_fault(r, tree_find(item, "certificates"),
+                                "certificates: nothing uses them with `channel_binding: off`");
+        }
+        if (!off && site->certificates.count == 0) {
+            return reader_fault(r, tree_find(item, "channel_binding"),
+                                "channel_binding: needs `certificates`, the list of PEM files that "
+                                "the web server shows for this site");
+        }
+    }
+    return 0;
+}
+
 int config_load(const char *path, struct config **out, struct fault *fault)
 {
     const char *slash = strrchr(path, '/');
@@ -430,7 +454,8 @@ int config_load(const char *path, struct config **out, struct fault *fault)
     }
     if (directive_read(&r, SCOPE_TOP, tree->root, r.config) != 0 || check_ids(&r) != 0 ||
         check_limits(&r, tree->root) != 0 || check_listeners(&r, tree->root) != 0 ||
-        index_hosts(&r) != 0 || check_hosts(&r, tree->root) != 0) {
+        check_bindings(&r, tree->root) != 0 || index_hosts(&r) != 0 ||
+        check_hosts(&r, tree->root) != 0) {
         goto out;
     }
     *out = r.config;

@@ -80,10 +80,10 @@ static const struct directive table[] = {
      .check = value_service},
     {SCOPE_SITE, "enctypes", OPTIONAL, read_word, IN_SITE(enctypes),
      .help = "which ciphers may be used", .words = {"strong", "any"}},
-    {SCOPE_SITE, "channel_binding", OPTIONAL, read_off, 0,
-     .help = "the tie to the TLS certificate"},
-    {SCOPE_SITE, "certificates", UNAVAILABLE,
-     .help = "channel_binding: only `off` is available in this version"},
+    {SCOPE_SITE, "channel_binding", OPTIONAL, read_word, IN_SITE(channel_binding),
+     .help = "the tie to the TLS certificate", .words = {"off", "allow", "require"}},
+    {SCOPE_SITE, "certificates", OPTIONAL, read_texts, IN_SITE(certificates),
+     .help = "the list of the site's certificates, PEM files", .check = value_path},
     {SCOPE_SITE, "user", OPTIONAL, read_map, 0, .help = "how users are called",
      .inside = SCOPE_SITE_USER},
     {SCOPE_SITE, "allow", OPTIONAL, read_rules, 0, .help = "the list of who may pass"},
@@ -231,7 +231,7 @@ static int fault_unknown(const struct reader *r, enum scope scope, const struct 
         const struct directive *d = &table[i];
         size_t distance = 0;
 
-        if (d->presence == UNAVAILABLE || d->presence == RESERVED) {
+        if (d->presence == RESERVED) {
             continue;
         }
         if (d->scope != scope) {
@@ -265,9 +265,6 @@ static int check_key(const struct reader *r, enum scope scope, const struct tree
             return reader_fault(r, key, "the key \"%s\" is reserved for a later version",
                                 key->text);
         }
-        if (table[i].presence == UNAVAILABLE) {
-            return reader_fault(r, key, "%s", table[i].help);
-        }
         return 0;
     }
     return fault_unknown(r, scope, key);
@@ -288,7 +285,7 @@ int directive_read(struct reader *r, enum scope scope, const struct tree_node *m
         const struct directive *d = &table[i];
         const struct tree_node *value = NULL;
 
-        if (d->scope != scope || d->presence == RESERVED || d->presence == UNAVAILABLE) {
+        if (d->scope != scope || d->presence == RESERVED) {
             continue;
         }
         value = tree_find(map, d->key);

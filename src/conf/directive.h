@@ -21,8 +21,7 @@ enum scope {
 enum presence {
     OPTIONAL,
     REQUIRED,
-    UNAVAILABLE, /* decided, but this version does not have what it asks for */
-    RESERVED     /* kept free for a later version */
+    RESERVED /* kept free for a later version */
 };
 
 /* One load: what every reader needs. */

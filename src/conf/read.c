@@ -214,18 +214,6 @@ READER(read_word)
                         all);
 }
 
-READER(read_off)
-{
-    (void)field;
-    if (check_scalar(r, d, node) != 0) {
-        return -1;
-    }
-    if (strcmp(node->text, "off") != 0) {
-        return reader_fault(r, node, "%s: only `off` is available in this version", d->key);
-    }
-    return 0;
-}
-
 READER(read_map)
 {
     return directive_read(r, d->inside, node, field);

@@ -16,7 +16,6 @@ READER(read_duration); /* unsigned, milliseconds */
 READER(read_mode);     /* mode_t */
 READER(read_word);     /* an enum whose values count d->words from 0 */
 READER(read_workers);  /* unsigned; `auto` is 0 */
-READER(read_off);      /* nothing: only `off` is there yet */
 
 /* Several values. */
 READER(read_texts); /* struct config_strings, through d->check or d->normalise */

@@ -34,9 +34,14 @@ int engine_open(const struct engine_parts *parts, struct engine **out, struct fa
     complaints->per_s = 1;
     for (size_t i = 0; i < count; i++) {
         const struct config_site *site = &parts->config->sites.items[i];
+        const struct acceptor_options options = {
+            .where = site->keytab,
+            .weak_allowed = site->enctypes == CONFIG_ENCTYPES_ANY,
+            .channel_binding = site->channel_binding,
+            .bindings = &parts->bindings[i],
+        };
         if (parts->keytabs[i] != NULL &&
-            acceptor_open(parts->keytabs[i], site->keytab, site->enctypes == CONFIG_ENCTYPES_ANY,
-                          &acceptors[i], fault) != 0) {
+            acceptor_open(parts->keytabs[i], &options, &acceptors[i], fault) != 0) {
             engine_close(engine);
             return -1;
         }
@@ -266,6 +271,9 @@ static struct span text_or_absent(const char *text)
     return text[0] != '\0' ? span_of(text) : (struct span){NULL, 0};
 }
 
+/* As the trail calls them, in the order of enum acceptor_binding. */
+static const char *const binding_words[] = {NULL, "none", "matched", "missing", "mismatch"};
+
 /* Kerberos's part: what the acceptor found out. `scratch` holds text that the record borrows. */
 static void record_accept(const struct exchange *x, struct audit_record *r,
                           char scratch[2][KEYTAB_ENCTYPE_BYTES])
@@ -296,6 +304,9 @@ static void record_accept(const struct exchange *x, struct audit_record *r,
     r->repeat_of = x->use == REASON_REPEAT ? x->entry.seq : 0;
     r->ticket_end_s = a->ticket_end_s;
     r->expired_s = a->expired_s;
+    r->has_skew = a->has_skew;
+    r->skew_s = a->skew_s;
+    r->cb = binding_words[a->binding];
     r->principal = text_or_absent(a->identity.principal);
     r->user = text_or_absent(a->identity.user);
 }

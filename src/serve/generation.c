@@ -86,7 +86,8 @@ int generation_open(const char *path, const struct generation *before, struct ge
     g->listener_count = 0;
     g->listeners = calloc(count + 1, sizeof *g->listeners);
     g->keytabs = calloc(g->config->sites.count, sizeof(struct keytab *));
-    if (g->listeners == NULL || g->keytabs == NULL) {
+    g->bindings = calloc(g->config->sites.count, sizeof *g->bindings);
+    if (g->listeners == NULL || g->keytabs == NULL || g->bindings == NULL) {
         (void)fault_set(fault, path, "no memory");
         goto out;
     }
@@ -108,12 +109,17 @@ out:
     return status;
 }
 
-int generation_load_keytabs(struct generation *g, bool every, struct fault *fault)
+int generation_load_files(struct generation *g, bool every, struct fault *fault)
 {
     size_t loaded = 0;
     g->files = generation_files(g);
     for (size_t i = 0; i < g->config->sites.count; i++) {
         const struct config_site *site = &g->config->sites.items[i];
+        if (site->channel_binding != CONFIG_BINDING_OFF &&
+            binding_load(site->certificates.items, site->certificates.count, &g->bindings[i],
+                         fault) != 0) {
+            return -1;
+        }
         if (keytab_load(site->keytab, &g->keytabs[i], fault) == 0) {
             loaded++;
         } else if (every) {
@@ -149,7 +155,11 @@ uint64_t generation_files(const struct generation *g)
 {
     uint64_t hash = 1;
     for (size_t i = 0; i < g->config->sites.count; i++) {
-        hash = mix_file(hash, g->config->sites.items[i].keytab);
+        const struct config_site *site = &g->config->sites.items[i];
+        hash = mix_file(hash, site->keytab);
+        for (size_t j = 0; j < site->certificates.count; j++) {
+            hash = mix_file(hash, site->certificates.items[j]);
+        }
     }
     /* As libkrb5 reads it: a list of paths with colons. */
     const char *list = getenv("KRB5_CONFIG");
@@ -208,7 +218,11 @@ void generation_close(struct generation *g, const struct generation *keeper, boo
     for (size_t i = 0; g->keytabs != NULL && i < g->config->sites.count; i++) {
         keytab_free(g->keytabs[i]);
     }
+    for (size_t i = 0; g->bindings != NULL && i < g->config->sites.count; i++) {
+        binding_free(&g->bindings[i]);
+    }
     free(g->keytabs);
+    free(g->bindings);
     free(g->listeners);
     free(g->inherited.sites.items);
     config_free(g->config);

@@ -6,6 +6,7 @@
 #ifndef SERVE_GENERATION_H
 #define SERVE_GENERATION_H
 
+#include "auth/binding.h"
 #include "auth/keytab.h"
 #include "base/fault.h"
 #include "conf/config.h"
@@ -21,8 +22,9 @@ struct generation {
     struct config_listener inherited; /* descriptor 0, when it is a listening socket */
     struct front_listener *listeners;
     size_t listener_count;
-    struct keytab **keytabs; /* one a site; NULL where it could not be loaded */
-    uint64_t files;          /* what generation_files said before the keytabs were read */
+    struct keytab **keytabs;       /* one a site; NULL where it could not be loaded */
+    struct binding_list *bindings; /* one a site; empty with channel_binding: off */
+    uint64_t files; /* what generation_files said before keytabs and certificates were read */
 };
 
 /*
@@ -33,14 +35,14 @@ int generation_open(const char *path, const struct generation *before, struct ge
                     struct fault *fault);
 
 /*
- * Loads the keytabs. With `every` the first that cannot be loaded is the fault; without it each
- * such one is logged and its site answers keytab_unavailable, and only if none can be loaded that
- * is a fault.
+ * Loads the keytabs and certificates. A certificate that cannot be used is a fault. With `every`
+ * the first keytab that cannot be loaded is the fault; without it each such one is logged and its
+ * site answers keytab_unavailable, and only if none can be loaded that is a fault.
  */
-int generation_load_keytabs(struct generation *generation, bool every, struct fault *fault);
+int generation_load_files(struct generation *generation, bool every, struct fault *fault);
 
-/* A number that changes when a keytab or krb5.conf is changed, replaced, removed or becomes
- * unreadable. */
+/* A number that changes when a keytab, a certificate or krb5.conf is changed, replaced, removed or
+ * becomes unreadable. */
 uint64_t generation_files(const struct generation *generation);
 
 /*

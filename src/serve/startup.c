@@ -141,7 +141,7 @@ int startup_run(const char *config_path, struct startup *out, struct fault *faul
     status = become_user(loaded, fault);
     status = status != 0 ? status : lock_state(loaded, &out->lock, fault);
     status = status != 0 ? status : open_shared(out, loaded, fault);
-    if (status == 0 && generation_load_keytabs(out->generation, false, fault) != 0) {
+    if (status == 0 && generation_load_files(out->generation, false, fault) != 0) {
         status = EX_NOINPUT;
     }
     return status;

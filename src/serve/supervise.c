@@ -250,7 +250,7 @@ static void begin_reload(struct supervisor *s, const char *why)
     }
     const char *key = changed_for_good(s->current->config, g->config);
     int r = key != NULL ? fault_set(&fault, s->config_path, "%s has changed: restart needed", key)
-                        : generation_load_keytabs(g, true, &fault);
+                        : generation_load_files(g, true, &fault);
     if (r == 0 && start_trial(s, g) != 0) {
         r = fault_set(&fault, "fork", "workers cannot be started: %s", strerror(errno));
     }

@@ -77,6 +77,7 @@ int worker_run(const struct worker_parts *parts)
     int status = EX_CONFIG;
     const struct engine_parts engine_parts = {.config = g->config,
                                               .keytabs = g->keytabs,
+                                              .bindings = g->bindings,
                                               .replay = parts->replay,
                                               .audit = parts->audit,
                                               .metrics = parts->metrics};

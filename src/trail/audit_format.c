@@ -58,6 +58,7 @@ struct field {
     N(claimed_kvno, claimed_kvno, COUNT)                                                           \
     T(claimed_enctype, claimed_enctype, SPAN, 256, 32)                                             \
     T(enctype, enctype, SPAN, 256, 32)                                                             \
+    T(cb, cb, STRING, 16, 16)                                                                      \
     T(site, site, SPAN, 256, 64)                                                                   \
     T(rule, rule, SPAN, 256, 96)                                                                   \
     T(server, server, SPAN, 256, 48)                                                               \

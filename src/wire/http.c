@@ -167,6 +167,12 @@ static bool is_blank(struct span text)
     return true;
 }
 
+enum reason http_decode_base64(struct span text, struct buf *out)
+{
+    buf_reset(out);
+    return text.len == 0 ? REASON_BAD_BASE64 : decode_base64(text, out);
+}
+
 enum reason http_parse_authorization(struct span value, size_t max, struct buf *token)
 {
     struct span text = trim(value);

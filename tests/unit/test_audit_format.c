@@ -153,6 +153,7 @@ Test(format, writes_every_field_in_the_fixed_order)
     record.reason = REASON_UNKNOWN_KVNO;
     record.method = "negotiate";
     record.mech = "krb5";
+    record.cb = "matched";
     record.has_gss = true;
     record.gss_major = 0xffffffff;
     record.gss_minor = INT32_MIN;
@@ -174,12 +175,13 @@ Test(format, writes_every_field_in_the_fixed_order)
     }
     record.peer = span_of("127.0.0.1");
     object = parse(&record, "web1", NULL);
-    expect_keys(object,
-                "v seq ts chain node event outcome reason status method mech gss_major gss_minor "
-                "gss_text ticket_realm ticket_end kvno kvno_newest keytab_has expired_s skew_s "
-                "mutual deleg repeat_of principal user service claimed_service claimed_kvno "
-                "claimed_enctype enctype site rule server sock peer peer_port tls http_method host "
-                "uri req token_fp us ");
+    expect_keys(
+        object,
+        "v seq ts chain node event outcome reason status method mech gss_major gss_minor "
+        "gss_text ticket_realm ticket_end kvno kvno_newest keytab_has expired_s skew_s "
+        "mutual deleg repeat_of principal user service claimed_service claimed_kvno "
+        "claimed_enctype enctype cb site rule server sock peer peer_port tls http_method host "
+        "uri req token_fp us ");
     for (size_t i = 0; i < TEXTS; i++) {
         expect_text(object, texts[i].key,
                     strcmp(texts[i].key, "peer") == 0 ? "127.0.0.1" : texts[i].key);
@@ -189,6 +191,7 @@ Test(format, writes_every_field_in_the_fixed_order)
     expect_number(object, "status", 401);
     expect_text(object, "method", "negotiate");
     expect_text(object, "mech", "krb5");
+    expect_text(object, "cb", "matched");
     expect_number(object, "gss_major", 0xffffffffLL);
     expect_number(object, "gss_minor", INT32_MIN);
     expect_text(object, "ticket_end", "2025-11-22T06:00:00Z");
@@ -493,6 +496,7 @@ Test(format, gives_every_field_its_share_of_the_worst_record)
     }
     record.method = node;
     record.mech = node;
+    record.cb = node;
     record.has_gss = record.has_skew = true;
     record.gss_major = UINT32_MAX;
     record.gss_minor = INT32_MIN;

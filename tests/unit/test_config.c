@@ -235,6 +235,10 @@ Test(good, every_key_of_a_site_is_read)
     cr_assert_str_eq(site->services.items[0], "HTTP/www.example.test");
     cr_assert_str_eq(site->services.items[1], "HTTP/alias.example.test@EXAMPLE.TEST");
     cr_assert_eq(site->enctypes, CONFIG_ENCTYPES_ANY);
+    cr_assert_eq(site->channel_binding, CONFIG_BINDING_REQUIRE);
+    cr_assert_eq(site->certificates.count, 2);
+    cr_assert_str_eq(site->certificates.items[1], "/etc/gate/new.pem");
+    cr_assert_eq(config->sites.items[1].channel_binding, CONFIG_BINDING_OFF);
     cr_assert_eq(site->realms.count, 2);
     cr_assert_str_eq(site->realms.items[0].realm, "EXAMPLE.TEST");
     cr_assert_eq(site->realms.items[0].user, CONFIG_USER_STRIP);
@@ -252,11 +256,11 @@ Test(good, every_key_of_a_rule_is_read)
     const struct config_rule *rules = config->sites.items[0].rules.items;
 
     cr_assert_eq(config->sites.items[0].rules.count, 3);
-    cr_assert_str_eq(rules[0].where, "c.yaml:35");
+    cr_assert_str_eq(rules[0].where, "c.yaml:36");
     cr_assert_eq(rules[0].realms.count, 1);
     cr_assert_str_eq(rules[0].realms.items[0], "EXAMPLE.TEST");
     cr_assert_eq(rules[0].principals.count, 0);
-    cr_assert_str_eq(rules[1].where, "c.yaml:36");
+    cr_assert_str_eq(rules[1].where, "c.yaml:37");
     cr_assert_eq(rules[1].realms.count, 0);
     cr_assert_eq(rules[1].principals.count, 2);
     cr_assert_str_eq(rules[1].principals.items[0], "alice@PARTNER.TEST");
@@ -446,12 +450,12 @@ Test(bad, keys_are_refused_with_a_hint)
          "listen:\n  - tcp: 127.0.0.1:991\n    repeat_id: REMOTE_PORT\n" SITE},
         {"3:16", "only capital letters, digits and _",
          "listen:\n  - tcp: 127.0.0.1:991\n    repeat_id: unique_id\n" SITE},
-        {"7:22", "channel_binding: only `off` is available in this version",
-         LISTEN SITE "    channel_binding: require\n"},
-        {"7:22", "channel_binding: only `off` is available in this version",
-         LISTEN SITE "    channel_binding: allow\n"},
-        {"7:5", "channel_binding: only `off` is available in this version",
+        {"7:22", "needs `certificates`", LISTEN SITE "    channel_binding: require\n"},
+        {"7:22", "needs `certificates`", LISTEN SITE "    channel_binding: allow\n"},
+        {"7:19", "nothing uses them with `channel_binding: off`",
          LISTEN SITE "    certificates: [/c.pem]\n"},
+        {"8:20", "is not an absolute path",
+         LISTEN SITE "    channel_binding: allow\n    certificates: [c.pem]\n"},
         {"1:1", "missing key \"sites\"", LISTEN},
         {"1:1", "missing key \"listen\"", SITE},
         {"4:5", "missing key \"keytab\"",

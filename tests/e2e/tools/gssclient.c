@@ -34,6 +34,7 @@ static const char usage[] =
     "  -n COUNT     requests on the connection, each with a fresh token\n"
     "  -t BASE64    send this token instead; an empty one sends no Authorization\n"
     "  -o SECONDS   the client's clock is so far ahead\n"
+    "  -B TEXT      bind the token to this; \\xNN stands for a byte\n"
     "  -r           a Kerberos token without SPNEGO\n"
     "  -1           do not ask for mutual authentication\n"
     "  -v           print the response's body, too\n";
@@ -50,6 +51,7 @@ struct options {
     int requests;
     const char *token;
     int ahead_s;
+    struct gss_channel_bindings_struct bindings; /* of length 0: none */
     bool raw;
     bool one_sided;
     bool verbose;
@@ -143,10 +145,12 @@ static OM_uint32 login_step(const struct options *options, struct login *login, 
 {
     OM_uint32 minor;
     gss_OID mech = options->raw ? GSS_KRB5_MECHANISM : GSS_SPNEGO_MECHANISM;
-    OM_uint32 major =
-        gss_init_sec_context(&minor, GSS_C_NO_CREDENTIAL, &login->context, login->target, mech,
-                             options->one_sided ? 0 : GSS_C_MUTUAL_FLAG, 0,
-                             GSS_C_NO_CHANNEL_BINDINGS, in, NULL, out, NULL, NULL);
+    struct gss_channel_bindings_struct bindings = options->bindings;
+    OM_uint32 major = gss_init_sec_context(
+        &minor, GSS_C_NO_CREDENTIAL, &login->context, login->target, mech,
+        options->one_sided ? 0 : GSS_C_MUTUAL_FLAG, 0,
+        options->bindings.application_data.length > 0 ? &bindings : GSS_C_NO_CHANNEL_BINDINGS, in,
+        NULL, out, NULL, NULL);
     if (in == GSS_C_NO_BUFFER && GSS_ERROR(major))
         die_gss("no token", major, minor, mech);
     login->established = major == GSS_S_COMPLETE;
@@ -315,6 +319,23 @@ static void ccache_use(const struct options *options, int request)
         setenv("KRB5CCNAME", options->ccaches[(size_t)request % options->ccache_count], 1);
 }
 
+/* In place. */
+static void unescape(char *text, gss_buffer_t out)
+{
+    char *to = text;
+    out->value = text;
+    for (char *from = text; *from != '\0'; to++) {
+        unsigned int byte = 0;
+        if (sscanf(from, "\\x%2x", &byte) == 1) {
+            *to = (char)byte;
+            from += 4;
+        } else {
+            *to = *from++;
+        }
+    }
+    out->length = (size_t)(to - text);
+}
+
 static void add(const char *list[LIST_MAX], size_t *count, const char *item)
 {
     if (*count == LIST_MAX)
@@ -326,7 +347,7 @@ static void options_read(int argc, char **argv, struct options *options)
 {
     int option;
 
-    while ((option = getopt(argc, argv, "ps:H:m:b:x:c:n:t:o:r1v")) != -1) {
+    while ((option = getopt(argc, argv, "ps:H:m:b:x:c:n:t:o:B:r1v")) != -1) {
         switch (option) {
         case 'p':
             options->print = true;
@@ -357,6 +378,9 @@ static void options_read(int argc, char **argv, struct options *options)
             break;
         case 'o':
             options->ahead_s = (int)strtol(optarg, NULL, 10);
+            break;
+        case 'B':
+            unescape(optarg, &options->bindings.application_data);
             break;
         case 'r':
             options->raw = true;
