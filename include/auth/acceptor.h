@@ -51,6 +51,7 @@ struct acceptor_result {
     int64_t expired_s;     /* how long ago that was; -1: it was not */
     bool has_skew;         /* with CLOCK_SKEW, if the authenticator could be opened */
     int64_t skew_s;        /* the client ahead is positive */
+    uint64_t ctime_us;     /* the authenticator's own time, if it was asked for; else 0 */
     enum acceptor_binding binding;
 };
 
@@ -91,6 +92,12 @@ int acceptor_skew_s(uint32_t *skew_s, struct fault *fault);
 /* The versions of Heimdal's libraries as they say themselves. */
 const char *acceptor_version(void);
 
+/* What one accept is asked for. */
+struct acceptor_ask {
+    uint64_t now_s;
+    bool ctime; /* the authenticator's time is wanted; it costs a decryption more */
+};
+
 /*
  * Accepts one AP-REQ (spnego_token.ap_req). `out` must have been cleared before; it is filled in as
  * far as the accept came. Returns OK; BAD_TOKEN, UNKNOWN_SERVICE, UNKNOWN_KVNO, UNKNOWN_ENCTYPE,
@@ -100,7 +107,8 @@ const char *acceptor_version(void);
  * (no memory).
  */
 enum reason acceptor_accept(const struct acceptor *acceptor, const struct acceptor_thread *thread,
-                            struct span ap_req, uint64_t now_s, struct acceptor_result *out);
+                            struct span ap_req, const struct acceptor_ask *ask,
+                            struct acceptor_result *out);
 
 /* Wipes and empties a result for its next use; buffers keep their memory. */
 void acceptor_result_clear(struct acceptor_result *result);

@@ -10,14 +10,16 @@
 #include "base/fault.h"
 #include "base/reason.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct replay;
 
 /*
  * Opens or makes `state_dir`/replay.table for at least `entries` live entries; called before any
- * fork. A table of another size takes over the live entries of the old one. -1 and a fault if it
- * cannot be used; a damaged header is a fault.
+ * fork. A new table knows when it was made, and whether there was one before it. A table of another
+ * size takes over the live entries of the old one. -1 and a fault if it cannot be used; a damaged
+ * header is a fault.
  */
 int replay_open(const char *state_dir, uint64_t entries, struct replay **out, struct fault *fault);
 
@@ -35,7 +37,8 @@ struct replay_use {
         context[REPLAY_CONTEXT_MAX]; /* what tells the client request that this belongs to */
     size_t context_count;            /* 0: nothing tells it */
     uint64_t now_s;                  /* wall-clock time */
-    uint32_t keep_s; /* how long an entry lives: twice the allowed clock skew and a second */
+    uint64_t ctime_us; /* the authenticator's own time, if replay_wants_ctime; 0: not known */
+    uint32_t keep_s;   /* how long an entry lives: twice the allowed clock skew and a second */
 };
 
 /* Where a use is remembered. */
@@ -49,10 +52,22 @@ struct replay_entry {
  * Tests and sets in one step: OK if this authenticator was never seen, and it is from now on;
  * REPEAT if it was, at most REPLAY_REPEAT_S ago and with the same context; else REPLAY. REPLAY_FULL
  * if there is no room, or the principal holds its eighth; REPLAY_UNAVAILABLE if the table's lock
- * cannot be had within a second. `*entry` is written with OK and REPEAT.
+ * cannot be had within a second, or if the table may have forgotten this authenticator and its time
+ * cannot rule that out.
+ * `*entry` is written with OK and REPEAT.
  */
 enum reason replay_check(struct replay *replay, const struct replay_use *use,
                          struct replay_entry *entry);
+
+/*
+ * Whether the table may have forgotten authenticators that would still be accepted at `now_s`: for
+ * some minutes after it was made anew, and after the clock went back. Then replay_check needs
+ * ctime_us.
+ */
+bool replay_wants_ctime(const struct replay *replay, uint64_t now_s, uint32_t keep_s);
+
+/* The latest authenticator's time that the table may have forgotten, in microseconds since 1970. */
+uint64_t replay_floor_us(const struct replay *replay, uint32_t keep_s);
 
 /* Notes the record of a first use, for its repeats; nothing happens if it is forgotten already. */
 void replay_note(struct replay *replay, const struct replay_entry *entry, uint64_t seq);

@@ -343,46 +343,70 @@ static enum reason accept_token(const struct service *service, struct span ap_re
     return reason;
 }
 
-/* What the opened ticket and authenticator say, after libkrb5's verdict `reason`. */
-static enum reason look_inside(const struct acceptor *acceptor,
-                               const struct acceptor_thread *thread, const AP_REQ *decoded,
-                               const EncTicketPart *part, uint64_t now_s, enum reason reason,
-                               struct acceptor_result *out)
+/* The session key as the ticket has it, which must be what the cleartext says. */
+static enum reason check_session_key(const struct acceptor_options *options, int32_t claimed,
+                                     const struct acceptor_result *out)
 {
-    const struct acceptor_options *options = &acceptor->options;
-    const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
-    const int32_t claimed = decoded->authenticator.etype;
-    Authenticator authenticator;
-    read_figures(part, now_s, out);
-    if (accepted && !options->weak_allowed && keytab_enctype_weak(out->session_enctype)) {
+    if (!options->weak_allowed && keytab_enctype_weak(out->session_enctype)) {
         return REASON_WEAK_ENCTYPE;
     }
-    if (accepted && claimed != out->session_enctype) {
-        return REASON_BAD_TOKEN;
-    }
-    const bool bound = accepted && options->channel_binding != CONFIG_BINDING_OFF;
-    if (!bound && reason != REASON_CLOCK_SKEW) {
+    return claimed == out->session_enctype ? REASON_OK : REASON_BAD_TOKEN;
+}
+
+/* What only the authenticator tells. */
+static enum reason read_authenticator(const struct acceptor_options *options,
+                                      const Authenticator *authenticator, uint64_t now_s,
+                                      enum reason reason, struct acceptor_result *out)
+{
+    if (reason == REASON_CLOCK_SKEW) {
+        out->has_skew = true;
+        out->skew_s = (int64_t)authenticator->ctime - (int64_t)now_s;
         return reason;
     }
-    if (open_authenticator(thread->context, part, &decoded->authenticator, &authenticator) != 0) {
-        return accepted ? REASON_INTERNAL : reason; /* libkrb5 could, with the same key */
+    if (authenticator->ctime > 0 && authenticator->cusec >= 0) {
+        out->ctime_us =
+            (uint64_t)authenticator->ctime * 1000000 + (uint64_t)authenticator->cusec % 1000000;
     }
-    if (bound) {
-        out->binding = compare_binding(options, &authenticator);
-    } else {
-        out->has_skew = true;
-        out->skew_s = (int64_t)authenticator.ctime - (int64_t)now_s;
+    if (options->channel_binding != CONFIG_BINDING_OFF) {
+        out->binding = compare_binding(options, authenticator);
     }
-    close_authenticator(&authenticator);
     return out->binding == ACCEPTOR_BINDING_MISSING    ? REASON_CB_MISSING
            : out->binding == ACCEPTOR_BINDING_MISMATCH ? REASON_CB_MISMATCH
                                                        : reason;
 }
 
+/* What the opened ticket and authenticator say, after libkrb5's verdict `reason`. */
+static enum reason look_inside(const struct acceptor_options *options,
+                               const struct acceptor_thread *thread, const AP_REQ *decoded,
+                               const EncTicketPart *part, const struct acceptor_ask *ask,
+                               enum reason reason, struct acceptor_result *out)
+{
+    const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
+    Authenticator authenticator;
+    read_figures(part, ask->now_s, out);
+    if (accepted) {
+        const enum reason session = check_session_key(options, decoded->authenticator.etype, out);
+        if (session != REASON_OK) {
+            return session;
+        }
+    }
+    const bool wanted = ask->ctime || options->channel_binding != CONFIG_BINDING_OFF;
+    if (!(accepted && wanted) && reason != REASON_CLOCK_SKEW) {
+        return reason;
+    }
+    if (open_authenticator(thread->context, part, &decoded->authenticator, &authenticator) != 0) {
+        return accepted ? REASON_INTERNAL : reason; /* libkrb5 could, with the same key */
+    }
+    reason = read_authenticator(options, &authenticator, ask->now_s, reason, out);
+    close_authenticator(&authenticator);
+    return reason;
+}
+
 /* What the cleartext says, libkrb5's verdict, and what the opened ticket says, in this order. */
 static enum reason accept_decoded(const struct acceptor *acceptor,
                                   const struct acceptor_thread *thread, const AP_REQ *decoded,
-                                  struct span ap_req, uint64_t now_s, struct acceptor_result *out)
+                                  struct span ap_req, const struct acceptor_ask *ask,
+                                  struct acceptor_result *out)
 {
     const struct service *service = NULL;
     EncTicketPart part;
@@ -395,13 +419,14 @@ static enum reason accept_decoded(const struct acceptor *acceptor,
         const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
         return accepted ? REASON_INTERNAL : reason; /* libkrb5 could, with the same key */
     }
-    reason = look_inside(acceptor, thread, decoded, &part, now_s, reason, out);
+    reason = look_inside(&acceptor->options, thread, decoded, &part, ask, reason, out);
     close_ticket(&part);
     return reason;
 }
 
 enum reason acceptor_accept(const struct acceptor *acceptor, const struct acceptor_thread *thread,
-                            struct span ap_req, uint64_t now_s, struct acceptor_result *out)
+                            struct span ap_req, const struct acceptor_ask *ask,
+                            struct acceptor_result *out)
 {
     AP_REQ decoded;
     size_t used = 0;
@@ -410,7 +435,7 @@ enum reason acceptor_accept(const struct acceptor *acceptor, const struct accept
         return code == ENOMEM ? REASON_INTERNAL : REASON_BAD_TOKEN;
     }
     const enum reason reason = used == ap_req.len
-                                   ? accept_decoded(acceptor, thread, &decoded, ap_req, now_s, out)
+                                   ? accept_decoded(acceptor, thread, &decoded, ap_req, ask, out)
                                    : REASON_BAD_TOKEN;
     free_AP_REQ(&decoded);
     return reason;
@@ -443,6 +468,7 @@ void acceptor_result_clear(struct acceptor_result *result)
     result->expired_s = -1;
     result->has_skew = false;
     result->skew_s = 0;
+    result->ctime_us = 0;
     result->binding = ACCEPTOR_BINDING_ABSENT;
 }
 

@@ -36,6 +36,9 @@ struct header {
     uint64_t groups;
     uint64_t ready; /* written last when a table is made */
     unsigned char key[SECRET_KEY_BYTES];
+    uint64_t made_us;             /* nothing from before that is remembered */
+    uint64_t lost;                /* there was a table before, and its entries are not here */
+    _Atomic uint64_t forgotten_s; /* the latest expires_s of an entry that was given up */
 };
 
 /*
@@ -139,14 +142,27 @@ static size_t group_of(uint64_t groups, uint64_t id)
     return (size_t)(id & (groups - 1)) * GROUP_SLOTS;
 }
 
+static void forget(struct header *header, uint64_t expires_s)
+{
+    uint64_t seen = atomic_load_explicit(&header->forgotten_s, memory_order_relaxed);
+    while (seen < expires_s &&
+           !atomic_compare_exchange_weak_explicit(&header->forgotten_s, &seen, expires_s,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
 /* Copies the live entries of a table of another size; what they hold tells their group in any
  * table. */
 static int copy_live(struct header *from, struct header *to, uint64_t now_s)
 {
     const size_t count = (size_t)from->groups * GROUP_SLOTS;
+    to->made_us = from->made_us;
+    to->lost = from->lost;
+    forget(to, atomic_load(&from->forgotten_s));
     for (size_t i = 0; i < count; i++) {
         const struct slot *old = &slots_of(from)[i];
         if (old->expires_s <= now_s) {
+            forget(to, old->expires_s);
             continue;
         }
         struct slot *group = &slots_of(to)[group_of(to->groups, old->id)];
@@ -184,9 +200,17 @@ static int write_zeros(int fd, size_t bytes)
     return 0;
 }
 
+static uint64_t clock_us(void)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail with this clock */
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 /* Makes a new table beside the old one and puts it in its place only when it is whole and on the
  * disk. */
-static int make_table(const char *path, uint64_t groups, struct header *old, struct fault *fault)
+static int make_table(const char *path, uint64_t groups, struct header *old, bool lost,
+                      struct fault *fault)
 {
     char fresh[600];
     struct header *header = NULL;
@@ -210,6 +234,8 @@ static int make_table(const char *path, uint64_t groups, struct header *old, str
     }
     memcpy(header->magic, magic, sizeof magic);
     header->groups = groups;
+    header->made_us = clock_us();
+    header->lost = lost ? 1 : 0;
     secret_random(header->key, sizeof header->key);
     if (old != NULL) {
         memcpy(header->key, old->key, sizeof header->key);
@@ -261,25 +287,41 @@ static int open_table(const char *path, struct header **out, size_t *bytes, stru
     return 0;
 }
 
+/* An empty file says that there has been a table: without it a new table is the first one. */
+static int mark_made(const char *path, struct fault *fault)
+{
+    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return fault_set(fault, path, "cannot be made: %s", strerror(errno));
+    }
+    (void)close(fd);
+    return 0;
+}
+
 int replay_open(const char *state_dir, uint64_t entries, struct replay **out, struct fault *fault)
 {
     char path[512];
+    char mark[512];
     const uint64_t groups = groups_for(entries);
-    if (snprintf(path, sizeof path, "%s/replay.table", state_dir) >= (int)sizeof path) {
+    if (snprintf(path, sizeof path, "%s/replay.table", state_dir) >= (int)sizeof path ||
+        snprintf(mark, sizeof mark, "%s/replay.made", state_dir) >= (int)sizeof mark) {
         return fault_set(fault, state_dir, "the path is too long");
     }
     struct header *header = NULL;
     size_t bytes = 0;
     int r = open_table(path, &header, &bytes, fault);
     if (r >= 0 && (header == NULL || header->groups != groups)) {
-        r = make_table(path, groups, header, fault);
+        r = make_table(path, groups, header, header == NULL && access(mark, F_OK) == 0, fault);
         if (header != NULL) {
             (void)munmap(header, bytes);
             header = NULL;
         }
         r = r == 0 ? open_table(path, &header, &bytes, fault) : r;
     }
-    if (r != 0) {
+    if (r != 0 || mark_made(mark, fault) != 0) {
+        if (header != NULL) {
+            (void)munmap(header, bytes);
+        }
         return -1;
     }
     struct replay *replay = calloc(1, sizeof *replay);
@@ -368,14 +410,16 @@ static void fill_slot(struct slot *slot, const struct slot *fresh)
 }
 
 /* Finds `fresh` among the group's slots or puts it there; under the group's lock. */
-static enum reason test_and_set(struct slot *group, const struct slot *fresh, uint64_t now_s,
-                                struct slot **out)
+static enum reason test_and_set(struct replay *replay, struct slot *group, const struct slot *fresh,
+                                uint64_t now_s, struct slot **out)
 {
     struct slot *place = NULL;
     size_t held = 0;
     for (size_t i = 0; i < GROUP_SLOTS; i++) {
-        if (group[i].expires_s <= now_s) {
+        if (group[i].expires_s < now_s) {
             place = place == NULL ? &group[i] : place;
+        } else if (group[i].expires_s == now_s) {
+            continue; /* kept for a second more, so that what is forgotten is never acceptable */
         } else if (group[i].id == fresh->id) {
             *out = &group[i];
             return is_repeat(&group[i], fresh->context, now_s) ? REASON_REPEAT : REASON_REPLAY;
@@ -386,9 +430,41 @@ static enum reason test_and_set(struct slot *group, const struct slot *fresh, ui
     if (place == NULL || held >= SHARE_SLOTS) {
         return REASON_REPLAY_FULL;
     }
+    forget(replay->header, place->expires_s);
     fill_slot(place, fresh);
     *out = place;
     return REASON_OK;
+}
+
+static uint64_t sub(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+/*
+ * A forgotten authenticator was accepted at most the skew before its own time, and its entry lived
+ * for two skews and a second after that.
+ */
+uint64_t replay_floor_us(const struct replay *replay, uint32_t keep_s)
+{
+    const struct header *header = replay->header;
+    const uint64_t skew_s = keep_s / 2;
+    const uint64_t forgotten_s = atomic_load_explicit(&header->forgotten_s, memory_order_relaxed);
+    const uint64_t given_up = sub(forgotten_s, skew_s) * 1000000;
+    const uint64_t before = header->made_us + (header->lost != 0 ? skew_s * 1000000 : 0);
+    return given_up > before ? given_up : before;
+}
+
+bool replay_wants_ctime(const struct replay *replay, uint64_t now_s, uint32_t keep_s)
+{
+    return replay_floor_us(replay, keep_s) >= sub(now_s, keep_s / 2) * 1000000;
+}
+
+/* Whether the table may have known it, and has forgotten it. */
+static bool may_be_forgotten(const struct replay *replay, const struct replay_use *use)
+{
+    return replay_wants_ctime(replay, use->now_s, use->keep_s) &&
+           use->ctime_us <= replay_floor_us(replay, use->keep_s);
 }
 
 enum reason replay_check(struct replay *replay, const struct replay_use *use,
@@ -405,7 +481,12 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
     if (lock_group(replay, group, &mutex) != 0) {
         return REASON_REPLAY_UNAVAILABLE;
     }
-    enum reason reason = test_and_set(&replay->slots[group], &fresh, use->now_s, &found);
+    /* Asked before, as what is overwritten here is older than anything that can be accepted. */
+    const bool forgotten = may_be_forgotten(replay, use);
+    enum reason reason = test_and_set(replay, &replay->slots[group], &fresh, use->now_s, &found);
+    if (reason == REASON_OK && forgotten) {
+        reason = REASON_REPLAY_UNAVAILABLE; /* and remembered, all the same */
+    }
     const uint64_t seq = found != NULL ? found->seq : 0;
     if (pthread_mutex_unlock(mutex) != 0) {
         reason = REASON_REPLAY_UNAVAILABLE;

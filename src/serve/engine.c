@@ -9,11 +9,13 @@
 #include <string.h>
 #include <time.h>
 
+enum complaint { COMPLAINT_AUDIT, COMPLAINT_REPLAY, COMPLAINTS };
+
 struct engine {
     struct engine_parts parts;
     struct acceptor **acceptors; /* one a site; NULL: keytab_unavailable */
     uint32_t keep_s;
-    struct log_rate *complaints; /* about the audit trail, in the daemon's log */
+    struct log_rate *complaints; /* in the daemon's log: about the audit trail, the replay table */
 };
 
 int engine_open(const struct engine_parts *parts, struct engine **out, struct fault *fault)
@@ -21,7 +23,7 @@ int engine_open(const struct engine_parts *parts, struct engine **out, struct fa
     const size_t count = parts->config->sites.count;
     struct engine *engine = calloc(1, sizeof *engine);
     struct acceptor **acceptors = calloc(count, sizeof(struct acceptor *));
-    struct log_rate *complaints = calloc(1, sizeof *complaints);
+    struct log_rate *complaints = calloc(COMPLAINTS, sizeof *complaints);
     if (engine == NULL || acceptors == NULL || complaints == NULL) {
         free(engine);
         free(acceptors);
@@ -31,7 +33,7 @@ int engine_open(const struct engine_parts *parts, struct engine **out, struct fa
     engine->parts = *parts;
     engine->acceptors = acceptors;
     engine->complaints = complaints;
-    complaints->per_s = 1;
+    complaints[COMPLAINT_AUDIT].per_s = complaints[COMPLAINT_REPLAY].per_s = 1;
     for (size_t i = 0; i < count; i++) {
         const struct config_site *site = &parts->config->sites.items[i];
         const struct acceptor_options options = {
@@ -126,6 +128,25 @@ static bool is_own_service(const struct exchange *x)
     return false;
 }
 
+static void complain_replay(const struct engine *engine, const struct exchange *x)
+{
+    const uint64_t floor_us = replay_floor_us(engine->parts.replay, engine->keep_s);
+    const char *dir = engine->parts.config->state_dir;
+    if (!log_rate_allow(&engine->complaints[COMPLAINT_REPLAY], x->request.mono_us / 1000, NULL)) {
+        return;
+    }
+    if (x->accepted.ctime_us > floor_us || x->accepted.ctime_us == 0) {
+        log_line(LOG_LEVEL_ERROR,
+                 "%s/replay.table: its lock cannot be had; sign-ins are answered 503", dir);
+        return;
+    }
+    log_line(LOG_LEVEL_ERROR,
+             "%s/replay.table was made anew, or the clock was set back: what came before cannot be "
+             "told from a replay, and sign-ins are answered 503 for %llu s more; if the clock was "
+             "far ahead for a while, move the table away and restart",
+             dir, (unsigned long long)(floor_us - x->accepted.ctime_us) / 1000000 + 1);
+}
+
 /*
  * Remembers the authenticator. A refused principal's token is spent, too: it was good. The clock is
  * read again: libkrb5 read it after us, and an entry must outlive what libkrb5 would still take.
@@ -140,9 +161,14 @@ static enum reason use_authenticator(const struct engine *engine, struct exchang
                     span_of(x->host), q->uri},
         .context_count = q->repeat_id.len > 0 ? 6 : 0,
         .now_s = wall_clock_s(),
+        .ctime_us = x->accepted.ctime_us,
         .keep_s = engine->keep_s,
     };
-    return replay_check(engine->parts.replay, &use, &x->entry);
+    const enum reason reason = replay_check(engine->parts.replay, &use, &x->entry);
+    if (reason == REASON_REPLAY_UNAVAILABLE) {
+        complain_replay(engine, x);
+    }
+    return reason;
 }
 
 /* From the token to a proven principal. */
@@ -158,7 +184,9 @@ static enum reason authenticate(const struct engine *engine, struct exchange *x)
         return REASON_KEYTAB_UNAVAILABLE;
     }
     const uint64_t now_s = x->request.time_us / 1000000;
-    reason = acceptor_accept(acceptor, x->kerberos, x->spnego.ap_req, now_s, &x->accepted);
+    const struct acceptor_ask ask = {
+        .now_s = now_s, .ctime = replay_wants_ctime(engine->parts.replay, now_s, engine->keep_s)};
+    reason = acceptor_accept(acceptor, x->kerberos, x->spnego.ap_req, &ask, &x->accepted);
     const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
     if (accepted && !is_own_service(x)) {
         return REASON_WRONG_SERVICE;
@@ -334,7 +362,7 @@ static void record(const struct engine *engine, struct exchange *x)
             replay_note(engine->parts.replay, &x->entry, seq);
         }
     } else {
-        if (log_rate_allow(engine->complaints, x->request.mono_us / 1000, NULL)) {
+        if (log_rate_allow(&engine->complaints[COMPLAINT_AUDIT], x->request.mono_us / 1000, NULL)) {
             log_line(LOG_LEVEL_ERROR, "%s cannot be written: %s; sign-ins are answered 503",
                      engine->parts.config->audit.file,
                      strerror(audit_last_error(engine->parts.audit)));

@@ -16,6 +16,8 @@ enum { KEEP_S = 601 };
 
 static char dir[64];
 static char path[80];
+static char mark[80];
+static uint64_t t0; /* long enough after a table is made that only its entries count */
 
 static void make_dir(void)
 {
@@ -23,11 +25,14 @@ static void make_dir(void)
     strcpy(dir, "/tmp/spnegate-replay.XXXXXX");
     cr_assert_not_null(mkdtemp(dir));
     (void)snprintf(path, sizeof path, "%s/replay.table", dir);
+    (void)snprintf(mark, sizeof mark, "%s/replay.made", dir);
+    t0 = (uint64_t)time(NULL) + KEEP_S;
 }
 
 static void remove_dir(void)
 {
     (void)unlink(path);
+    (void)unlink(mark);
     (void)rmdir(dir);
 }
 
@@ -60,11 +65,11 @@ static enum reason use(struct replay *replay, unsigned token, uint64_t now_s)
 Test(replay, a_second_use_is_a_replay_until_the_entry_ends)
 {
     struct replay *replay = open_table(1024);
-    cr_assert_eq(use(replay, 1, 1000), REASON_OK);
-    cr_assert_eq(use(replay, 1, 1000), REASON_REPLAY);
-    cr_assert_eq(use(replay, 2, 1000), REASON_OK);
-    cr_assert_eq(use(replay, 1, 1000 + KEEP_S - 1), REASON_REPLAY);
-    cr_assert_eq(use(replay, 1, 1000 + KEEP_S), REASON_OK);
+    cr_assert_eq(use(replay, 1, t0), REASON_OK);
+    cr_assert_eq(use(replay, 1, t0), REASON_REPLAY);
+    cr_assert_eq(use(replay, 2, t0), REASON_OK);
+    cr_assert_eq(use(replay, 1, t0 + KEEP_S - 1), REASON_REPLAY);
+    cr_assert_eq(use(replay, 1, t0 + KEEP_S), REASON_OK);
     replay_close(replay);
 }
 
@@ -74,12 +79,12 @@ Test(replay, ten_thousand_tokens_are_each_good_once)
     uint64_t live = 0;
     uint64_t capacity = 0;
     for (unsigned token = 0; token < 10000; token++) {
-        cr_assert_eq(use(replay, token, 1000), REASON_OK, "%u", token);
+        cr_assert_eq(use(replay, token, t0), REASON_OK, "%u", token);
     }
     for (unsigned token = 0; token < 10000; token++) {
-        cr_assert_eq(use(replay, token, 1001), REASON_REPLAY, "%u", token);
+        cr_assert_eq(use(replay, token, t0 + 1), REASON_REPLAY, "%u", token);
     }
-    replay_usage(replay, 1001, &live, &capacity);
+    replay_usage(replay, t0 + 1, &live, &capacity);
     cr_assert_eq(live, 10000);
     cr_assert_geq(capacity, 10000);
     replay_close(replay);
@@ -91,7 +96,7 @@ Test(replay, a_full_table_refuses_and_forgets_nothing)
     unsigned accepted = 0;
     unsigned refused = 0;
     for (unsigned token = 0; token < 10000; token++) {
-        const enum reason reason = use(replay, token, 1000);
+        const enum reason reason = use(replay, token, t0);
         cr_assert(reason == REASON_OK || reason == REASON_REPLAY_FULL);
         accepted += reason == REASON_OK ? 1 : 0;
         refused += reason == REASON_REPLAY_FULL ? 1 : 0;
@@ -100,10 +105,10 @@ Test(replay, a_full_table_refuses_and_forgets_nothing)
     cr_assert_gt(refused, 0);
     unsigned remembered = 0;
     for (unsigned token = 0; token < 10000; token++) {
-        remembered += use(replay, token, 1000) == REASON_REPLAY ? 1 : 0;
+        remembered += use(replay, token, t0) == REASON_REPLAY ? 1 : 0;
     }
     cr_assert_eq(remembered, accepted);
-    cr_assert_eq(use(replay, 20000, 1000 + KEEP_S), REASON_OK, "room again when entries end");
+    cr_assert_eq(use(replay, 20000, t0 + KEEP_S + 1), REASON_OK, "room again when entries end");
     replay_close(replay);
 }
 
@@ -112,31 +117,30 @@ Test(replay, one_principal_holds_an_eighth_at_most)
     struct replay *replay = open_table(1024);
     unsigned accepted = 0;
     for (unsigned token = 0; token < 10000; token++) {
-        const enum reason reason = use_as(replay, token, 7, 1000);
+        const enum reason reason = use_as(replay, token, 7, t0);
         cr_assert(reason == REASON_OK || reason == REASON_REPLAY_FULL);
         accepted += reason == REASON_OK ? 1 : 0;
     }
     cr_assert_eq(accepted, 2048 / 8);
     for (unsigned token = 10000; token < 10500; token++) {
-        cr_assert_eq(use(replay, token, 1000), REASON_OK, "others are let in, %u", token);
+        cr_assert_eq(use(replay, token, t0), REASON_OK, "others are let in, %u", token);
     }
-    cr_assert_eq(use_as(replay, 20000, 7, 1000 + KEEP_S), REASON_OK, "again when entries end");
+    cr_assert_eq(use_as(replay, 20000, 7, t0 + KEEP_S + 1), REASON_OK, "again when entries end");
     replay_close(replay);
 }
 
 Test(replay, survives_a_restart_and_a_change_of_size)
 {
-    const uint64_t now_s = (uint64_t)time(NULL);
     struct replay *replay = open_table(1024);
     for (unsigned token = 0; token < 500; token++) {
-        cr_assert_eq(use(replay, token, now_s), REASON_OK);
+        cr_assert_eq(use(replay, token, t0), REASON_OK);
     }
     replay_close(replay);
     static const uint64_t sizes[] = {1024, 8192, 1024};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         replay = open_table(sizes[i]);
         for (unsigned token = 0; token < 500; token++) {
-            cr_assert_eq(use(replay, token, now_s), REASON_REPLAY, "size %zu", i);
+            cr_assert_eq(use(replay, token, t0), REASON_REPLAY, "size %zu", i);
         }
         replay_close(replay);
     }
@@ -154,7 +158,7 @@ Test(replay, one_token_in_many_processes_is_good_once)
         if (pids[p] == 0) {
             unsigned char granted = 0;
             for (unsigned token = 0; token < TOKENS; token++) {
-                if (use(replay, token, 1000) == REASON_OK) {
+                if (use(replay, token, t0) == REASON_OK) {
                     granted = 1;
                     (void)!write(results[1], &granted, 1);
                 }
@@ -183,7 +187,7 @@ Test(replay, a_process_killed_at_any_moment_blocks_nobody)
         const pid_t pid = fork();
         if (pid == 0) {
             for (unsigned token = 0;; token++) {
-                (void)use(replay, round * 1000000 + token % 300, 1000 + token / 300 * KEEP_S);
+                (void)use(replay, round * 1000000 + token % 300, t0 + token / 300 * KEEP_S);
             }
         }
         (void)usleep(500 + round * 37);
@@ -235,19 +239,19 @@ Test(replay, the_same_context_may_repeat_for_half_a_minute)
 {
     struct replay *replay = open_table(1024);
     struct replay_entry entry = {.seq = 99};
-    cr_assert_eq(repeat(replay, 1, "a", 1000, &entry), REASON_OK);
+    cr_assert_eq(repeat(replay, 1, "a", t0, &entry), REASON_OK);
     cr_assert_eq(entry.seq, 0);
     replay_note(replay, &entry, 77);
     entry.seq = 0;
-    cr_assert_eq(repeat(replay, 1, "a", 1000, &entry), REASON_REPEAT);
+    cr_assert_eq(repeat(replay, 1, "a", t0, &entry), REASON_REPEAT);
     cr_assert_eq(entry.seq, 77);
-    cr_assert_eq(repeat(replay, 1, "a", 1000 + REPLAY_REPEAT_S, &entry), REASON_REPEAT);
+    cr_assert_eq(repeat(replay, 1, "a", t0 + REPLAY_REPEAT_S, &entry), REASON_REPEAT);
     cr_assert_eq(entry.seq, 77, "a repeat does not take the first one's place");
-    cr_assert_eq(repeat(replay, 1, "a", 1000 + REPLAY_REPEAT_S + 1, &entry), REASON_REPLAY);
-    cr_assert_eq(repeat(replay, 1, "b", 1000, &entry), REASON_REPLAY);
-    cr_assert_eq(repeat(replay, 1, NULL, 1000, &entry), REASON_REPLAY);
-    cr_assert_eq(repeat(replay, 1, "a", 999, &entry), REASON_REPLAY, "the clock went back");
-    cr_assert_eq(repeat(replay, 1, "a", 1000 + KEEP_S, &entry), REASON_OK);
+    cr_assert_eq(repeat(replay, 1, "a", t0 + REPLAY_REPEAT_S + 1, &entry), REASON_REPLAY);
+    cr_assert_eq(repeat(replay, 1, "b", t0, &entry), REASON_REPLAY);
+    cr_assert_eq(repeat(replay, 1, NULL, t0, &entry), REASON_REPLAY);
+    cr_assert_eq(repeat(replay, 1, "a", t0 - 1, &entry), REASON_REPLAY, "the clock went back");
+    cr_assert_eq(repeat(replay, 1, "a", t0 + KEEP_S, &entry), REASON_OK);
     cr_assert_eq(entry.seq, 0, "a new first use knows nothing of the old one");
     replay_close(replay);
 }
@@ -256,9 +260,9 @@ Test(replay, without_a_context_nothing_repeats)
 {
     struct replay *replay = open_table(1024);
     struct replay_entry entry;
-    cr_assert_eq(repeat(replay, 1, NULL, 1000, &entry), REASON_OK);
-    cr_assert_eq(repeat(replay, 1, NULL, 1000, &entry), REASON_REPLAY);
-    cr_assert_eq(repeat(replay, 1, "a", 1000, &entry), REASON_REPLAY);
+    cr_assert_eq(repeat(replay, 1, NULL, t0, &entry), REASON_OK);
+    cr_assert_eq(repeat(replay, 1, NULL, t0, &entry), REASON_REPLAY);
+    cr_assert_eq(repeat(replay, 1, "a", t0, &entry), REASON_REPLAY);
     replay_close(replay);
 }
 
@@ -271,7 +275,7 @@ Test(replay, contexts_are_told_apart_field_by_field)
     struct replay_use use = {.authenticator = span_of("token"),
                              .principal = span_of("alice"),
                              .context_count = 2,
-                             .now_s = 1000,
+                             .now_s = t0,
                              .keep_s = KEEP_S};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         use.context[0] = span_of(fields[i][0]);
@@ -292,10 +296,92 @@ Test(replay, a_note_for_an_entry_that_is_gone_goes_nowhere)
     struct replay *replay = open_table(1024);
     struct replay_entry old;
     struct replay_entry entry = {.seq = 99};
-    cr_assert_eq(repeat(replay, 1, "a", 1000, &old), REASON_OK);
+    cr_assert_eq(repeat(replay, 1, "a", t0, &old), REASON_OK);
     old.id++; /* as if another had taken the slot */
     replay_note(replay, &old, 77);
-    cr_assert_eq(repeat(replay, 1, "a", 1000, &entry), REASON_REPEAT);
+    cr_assert_eq(repeat(replay, 1, "a", t0, &entry), REASON_REPEAT);
     cr_assert_eq(entry.seq, 0);
+    replay_close(replay);
+}
+
+/* A use of a token that was made at `ctime_s`. */
+static enum reason use_made_at(struct replay *replay, unsigned token, uint64_t ctime_s,
+                               uint64_t now_s)
+{
+    struct replay_entry entry;
+    const struct replay_use use = {.authenticator = span_make(&token, sizeof token),
+                                   .principal = span_make(&token, sizeof token),
+                                   .now_s = now_s,
+                                   .ctime_us = ctime_s * 1000000,
+                                   .keep_s = KEEP_S};
+    return replay_check(replay, &use, &entry);
+}
+
+Test(replay, a_first_table_wants_tokens_that_are_younger_than_itself)
+{
+    const uint64_t made = (uint64_t)time(NULL);
+    struct replay *replay = open_table(1024);
+    cr_assert(replay_wants_ctime(replay, made, KEEP_S));
+    cr_assert_eq(use_made_at(replay, 1, made - 1, made + 5), REASON_REPLAY_UNAVAILABLE);
+    cr_assert_eq(use_made_at(replay, 2, 0, made + 5), REASON_REPLAY_UNAVAILABLE, "not known");
+    cr_assert_eq(use_made_at(replay, 3, made + 2, made + 5), REASON_OK);
+    cr_assert_eq(use_made_at(replay, 3, made + 2, made + 5), REASON_REPLAY);
+    cr_assert_eq(use_made_at(replay, 1, made - 1, made + 5), REASON_REPLAY, "it was remembered");
+    cr_assert_not(replay_wants_ctime(replay, made + KEEP_S / 2 + 2, KEEP_S));
+    cr_assert_eq(use(replay, 4, made + KEEP_S / 2 + 2), REASON_OK);
+    replay_close(replay);
+}
+
+Test(replay, a_lost_table_refuses_what_could_have_been_used_before)
+{
+    replay_close(open_table(1024));
+    cr_assert_eq(unlink(path), 0);
+    const uint64_t made = (uint64_t)time(NULL);
+    struct replay *replay = open_table(1024);
+    /* A client whose clock was ahead by the whole skew. */
+    cr_assert_eq(use_made_at(replay, 1, made + KEEP_S / 2 - 1, made + 1),
+                 REASON_REPLAY_UNAVAILABLE);
+    cr_assert_eq(use_made_at(replay, 2, made + KEEP_S / 2 + 2, made + 3), REASON_OK);
+    cr_assert(replay_wants_ctime(replay, made + KEEP_S - 2, KEEP_S));
+    cr_assert_not(replay_wants_ctime(replay, made + KEEP_S + 1, KEEP_S));
+    replay_close(replay);
+    /* Kept, also by a table of another size. */
+    replay = open_table(4096);
+    cr_assert(replay_wants_ctime(replay, made + KEEP_S - 2, KEEP_S));
+    cr_assert_eq(use_made_at(replay, 2, made + KEEP_S / 2 + 2, made + 3), REASON_REPLAY);
+    replay_close(replay);
+}
+
+Test(replay, a_clock_that_goes_back_revives_nothing_that_was_forgotten)
+{
+    struct replay *replay = open_table(1024);
+    /* Used at t0; given up when others need the room after it has ended. */
+    cr_assert_eq(use_made_at(replay, 1, t0, t0), REASON_OK);
+    const uint64_t later = t0 + KEEP_S + 1;
+    for (unsigned token = 1000; token < 2000; token++) {
+        (void)use_made_at(replay, token, later, later);
+    }
+    cr_assert_not(replay_wants_ctime(replay, later, KEEP_S), "nothing forgotten is acceptable yet");
+    cr_assert_eq(use_made_at(replay, 2, later, later), REASON_OK);
+    cr_assert(replay_wants_ctime(replay, t0 + 10, KEEP_S), "the clock went back");
+    cr_assert_eq(use_made_at(replay, 1, t0, t0 + 10), REASON_REPLAY_UNAVAILABLE);
+    cr_assert_eq(use_made_at(replay, 3, t0 + KEEP_S / 2 + 1, t0 + 10), REASON_REPLAY_UNAVAILABLE);
+    cr_assert_eq(use_made_at(replay, 4, t0 + KEEP_S / 2 + 2, t0 + 10), REASON_OK);
+    replay_close(replay);
+    /* Remembered over a restart and by a table of another size. */
+    replay = open_table(4096);
+    cr_assert_eq(use_made_at(replay, 5, t0, t0 + 10), REASON_REPLAY_UNAVAILABLE);
+    replay_close(replay);
+}
+
+Test(replay, an_entry_that_has_just_ended_is_kept_for_a_second)
+{
+    struct replay *replay = open_table(1024);
+    for (unsigned token = 1000; token < 20000; token++) {
+        (void)use(replay, token, t0);
+    }
+    cr_assert_eq(use(replay, 1, t0 + KEEP_S), REASON_REPLAY_FULL);
+    cr_assert_not(replay_wants_ctime(replay, t0 + KEEP_S, KEEP_S));
+    cr_assert_eq(use(replay, 1, t0 + KEEP_S + 1), REASON_OK);
     replay_close(replay);
 }
