@@ -13,7 +13,6 @@
 enum {
     REST_MAX = 64 * 1024,       /* as much as is read at once */
     IDLE_BYTES_MAX = 16 * 1024, /* of memory that an idle connection keeps for its next request */
-    GRACE_SHARE = 5,            /* of the deadline: nobody honest is silent for that long */
 };
 
 int pool_open(struct pool *pool, struct station *stations, size_t station_count, size_t cap,
@@ -45,6 +44,7 @@ static void enqueue(struct queue *queue, struct connection *c)
         queue->first = c;
     }
     queue->last = c;
+    queue->left++;
 }
 
 static void dequeue(struct connection *c)
@@ -63,6 +63,7 @@ static void dequeue(struct connection *c)
     } else {
         queue->last = c->before;
     }
+    queue->left -= c->ended == GUARD_NONE ? 1 : 0;
     c->queue = NULL;
     c->before = c->after = NULL;
 }
@@ -98,6 +99,7 @@ void pool_close(struct pool *pool)
 static void end(struct connection *c, enum guard_cause cause, int how)
 {
     c->ended = cause;
+    c->queue->left--;
     (void)shutdown(c->fd, how);
 }
 
@@ -111,27 +113,25 @@ static struct connection *longest(const struct queue *queue)
     return c;
 }
 
-static void give_way(const struct pool *pool, const struct station *station, uint64_t now_us)
+static void give_way(const struct station *station)
 {
-    struct connection *waiting = longest(&station->waiting);
-    struct connection *idle = longest(&station->idle);
-    const bool slow =
-        waiting != NULL && now_us > waiting->since_us + pool->deadline_us / GRACE_SHARE;
-    struct connection *c = slow || idle == NULL ? waiting : idle;
+    const struct queue *waiting = &station->waiting;
+    const struct queue *idle = &station->idle;
+    struct connection *c = longest(waiting->left >= idle->left ? waiting : idle);
     if (c != NULL) {
         end(c, GUARD_CROWDED, SHUT_RDWR);
     }
 }
 
 /* Out of descriptors or memory: whoever has most connections gives one. */
-static void give_way_any(struct pool *pool, uint64_t now_us)
+static void give_way_any(struct pool *pool)
 {
     const struct station *most = &pool->stations[0];
     (void)pthread_mutex_lock(&pool->lock);
     for (size_t i = 1; i < pool->station_count; i++) {
         most = pool->stations[i].open > most->open ? &pool->stations[i] : most;
     }
-    give_way(pool, most, now_us);
+    give_way(most);
     (void)pthread_mutex_unlock(&pool->lock);
     (void)usleep(1000); /* the listener stays readable: not a busy loop */
 }
@@ -144,14 +144,13 @@ static void set_tcp_options(int fd)
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 }
 
-static int accept_one(struct pool *pool, struct station *station, struct sockaddr_storage *peer,
-                      uint64_t now_us)
+static int accept_one(struct pool *pool, struct station *station, struct sockaddr_storage *peer)
 {
     socklen_t len = sizeof *peer;
     const int fd =
         accept4(station->fd, (struct sockaddr *)peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-        give_way_any(pool, now_us);
+        give_way_any(pool);
     }
     if (fd >= 0 && peer->ss_family != AF_UNIX) {
         set_tcp_options(fd);
@@ -164,7 +163,7 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
 {
     struct sockaddr_storage peer = {.ss_family = AF_UNIX};
     *cause = GUARD_NONE;
-    const int fd = accept_one(pool, station, &peer, now_us);
+    const int fd = accept_one(pool, station, &peer);
     if (fd < 0) {
         return NULL;
     }
@@ -185,7 +184,7 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
     pool->open++;
     station->open++;
     if (station->open > pool->cap) {
-        give_way(pool, station, now_us);
+        give_way(station);
     }
     (void)pthread_mutex_unlock(&pool->lock);
     return c;

@@ -22,6 +22,7 @@ enum source { SOURCE_LISTENER, SOURCE_CONNECTION, SOURCE_TIMER, SOURCE_STOP };
 struct queue {
     struct connection *first;
     struct connection *last;
+    size_t left; /* of them, how many nobody has ended yet */
 };
 
 /* A listening socket as one worker serves it. */
@@ -74,10 +75,9 @@ void pool_close(struct pool *pool);
 /*
  * Accepts one connection; NULL when there is none, or it may not connect, or there is no room for
  * it
- * (`*cause` says which of the two, else NONE). Over the cap another one gives way: the
- * longest-waiting one whose request is incomplete after a fifth of the deadline, else the longest
- * idle one, else the longest-waiting one. So neither silence nor idleness takes room from those
- * that speak.
+ * (`*cause` says which of the two, else NONE). Over the cap another one gives way: of those whose
+ * request is incomplete and of those that are idle the longest-waiting one of whichever are more.
+ * So neither silence nor idleness takes more than half of the room from those that speak.
  */
 struct connection *pool_accept(struct pool *pool, struct station *station, uint64_t now_us,
                                enum guard_cause *cause);

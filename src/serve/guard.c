@@ -186,6 +186,7 @@ static enum guard_cause check_params(struct guard *guard)
         if (read_length(params, &at, &parameter_len) != 0 ||
             read_length(params, &at, &value_len) != 0 || parameter_len > params.len - at ||
             value_len > params.len - at - parameter_len) {
+            guard->culprit[0] = '\0'; /* it holds the one before, which was good */
             return GUARD_LENGTH;
         }
         const struct span parameter = {params.ptr + at, parameter_len};

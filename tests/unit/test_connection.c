@@ -8,7 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CAP = 4, PEERS_MAX = 16, DEADLINE_US = 5000000, GRACE_US = DEADLINE_US / 5 };
+enum { CAP = 4, PEERS_MAX = 16, DEADLINE_US = 5000000 };
 
 /* A pool with one listener; peers[i] is the other end of connections[i]. */
 static struct station station;
@@ -94,43 +94,53 @@ Test(cap, the_longest_silent_one_gives_way_to_the_next, .init = open_pool, .fini
         (void)connect_silent(i);
     }
     cr_assert_str_eq(ended(), "nnnn");
-    (void)connect_silent(GRACE_US * 2);
+    (void)connect_silent(4);
     cr_assert_str_eq(ended(), "ynnnn");
     cr_assert_eq(connections[0]->ended, GUARD_CROWDED);
     char byte;
     cr_assert_eq(recv(peers[0], &byte, 1, 0), 0, "its peer sees the end");
     cr_assert_eq(recv(peers[1], &byte, 1, MSG_DONTWAIT), -1, "the next one's does not");
-    (void)connect_silent(GRACE_US * 2);
+    (void)connect_silent(5);
     cr_assert_str_eq(ended(), "yynnnn", "one for each that is too many");
 }
 
-Test(cap, idle_ones_outlive_those_that_are_silent_for_long, .init = open_pool, .fini = close_pool)
+Test(cap, idle_ones_outlive_as_many_that_are_silent, .init = open_pool, .fini = close_pool)
 {
     (void)connect_idle(0);
     (void)connect_idle(1);
     (void)connect_silent(2);
     (void)connect_silent(3);
-    (void)connect_one(GRACE_US + 3);
+    (void)connect_silent(4);
     cr_assert_str_eq(ended(), "nnynn");
+    (void)connect_silent(5);
+    cr_assert_str_eq(ended(), "nnyynn", "who is ended already counts no more");
 }
 
-Test(cap, who_has_only_just_come_outlives_idle_ones, .init = open_pool, .fini = close_pool)
+Test(cap, silent_ones_outlive_fewer_that_are_idle, .init = open_pool, .fini = close_pool)
 {
-    (void)connect_silent(GRACE_US);
+    (void)connect_silent(0);
+    (void)connect_idle(1);
     (void)connect_idle(2);
     (void)connect_idle(3);
-    (void)connect_silent(GRACE_US);
-    (void)connect_one(GRACE_US + 1);
+    (void)connect_one(4);
     cr_assert_str_eq(ended(), "nynnn");
 }
 
-Test(cap, with_nobody_idle_a_new_one_gives_way, .init = open_pool, .fini = close_pool)
+Test(cap, one_that_came_back_counts_where_it_is, .init = open_pool, .fini = close_pool)
 {
-    for (uint64_t i = 0; i < CAP; i++) {
-        (void)connect_silent(i);
-    }
-    (void)connect_one(CAP);
+    (void)connect_silent(0);
+    (void)connect_silent(1);
+    (void)connect_idle(2);
+    (void)connect_idle(3);
+    pool_take(&pool, connections[2], 4);
+    connections[2]->guard.silent = false;
+    cr_assert_eq(pool_park(&pool, connections[2]), 0);
+    (void)connect_one(5);
     cr_assert_str_eq(ended(), "ynnnn");
+    cr_assert_eq(pool_leave(&pool, connections[0]), GUARD_CROWDED);
+    cr_assert_eq(pool_leave(&pool, connections[1]), GUARD_NONE);
+    cr_assert_eq(station.waiting.left, 1);
+    cr_assert_eq(station.idle.left, 1);
 }
 
 Test(cap, one_that_is_being_served_never_gives_way, .init = open_pool, .fini = close_pool)
@@ -138,7 +148,7 @@ Test(cap, one_that_is_being_served_never_gives_way, .init = open_pool, .fini = c
     for (uint64_t i = 0; i < CAP; i++) {
         cr_assert_eq(pool_leave(&pool, connect_silent(i)), GUARD_NONE);
     }
-    (void)connect_one(GRACE_US * 3);
+    (void)connect_one(9);
     cr_assert_str_eq(ended(), "nnnnn");
     for (size_t i = 0; i < count; i++) {
         pool_drop(&pool, connections[i]);
@@ -153,9 +163,9 @@ Test(cap, whoever_drips_keeps_its_place, .init = open_pool, .fini = close_pool)
         (void)connect_silent(i);
     }
     /* The first sends a byte, is read and parked again: no younger for that. */
-    pool_take(&pool, connections[0], GRACE_US * 2);
+    pool_take(&pool, connections[0], 9);
     cr_assert_eq(pool_park(&pool, connections[0]), 0);
-    (void)connect_one(GRACE_US * 2);
+    (void)connect_one(9);
     cr_assert_str_eq(ended(), "ynnnn");
     cr_assert_eq(pool_leave(&pool, connections[0]), GUARD_CROWDED);
 }

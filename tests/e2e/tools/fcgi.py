@@ -6,9 +6,53 @@ import struct
 BEGIN, ABORT, END, PARAMS, STDIN, STDOUT, STDERR = 1, 2, 3, 4, 5, 6, 7
 ROLES = {"responder": 1, "authorizer": 2}
 
+# Two of the frozen answers: docs/design.md 2a.
+CHALLENGE = (
+    b"Status: 401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\nCache-Control: no-store\r\n"
+    b"Content-Type: text/plain\r\n\r\nSign-in with Kerberos is required."
+)
+FORBIDDEN = (
+    b"Status: 403 Forbidden\r\nCache-Control: no-store\r\nContent-Type: text/plain\r\n\r\n"
+    b"Access is not granted."
+)
 
-def record(kind, content=b"", request=1):
-    return struct.pack(">BBHHBx", 1, kind, request, len(content), 0) + content
+
+def record(kind, content=b"", request=1, padding=0, version=1):
+    head = struct.pack(">BBHHBx", version, kind, request, len(content), padding)
+    return head + content + b"\xaa" * padding
+
+
+def split_records(data):
+    """[(kind, request, content)] of whole records; ValueError when the last one is cut."""
+    records, at = [], 0
+    while at < len(data):
+        if len(data) - at < 8:
+            raise ValueError("a cut record")
+        _, kind, request, size, padding = struct.unpack_from(">BBHHBx", data, at)
+        at += 8 + size + padding
+        if at > len(data):
+            raise ValueError("a cut record")
+        records.append((kind, request, data[at - size - padding : at - padding]))
+    return records
+
+
+def split_answers(data):
+    """[(request, stdout)] of answers in good order, each ended; ValueError at anything else."""
+    answers, stdout, current = [], b"", None
+    for kind, request, content in split_records(data):
+        if current not in (None, request):
+            raise ValueError("records of two requests, mixed")
+        current = request
+        if kind == STDOUT:
+            stdout += content
+        elif kind == END and content == bytes(8):
+            answers.append((request, stdout))
+            stdout, current = b"", None
+        elif kind != STDERR or content:
+            raise ValueError("a record of type %d: %r" % (kind, content[:64]))
+    if current is not None:
+        raise ValueError("an answer that is not ended")
+    return answers
 
 
 def _length(value):
