@@ -106,7 +106,7 @@ struct acceptor_ask {
  * CB_MISSING, CB_MISMATCH (the authenticator against the site's bindings); NAME_REFUSED; INTERNAL
  * (no memory).
  */
-enum reason acceptor_accept(const struct acceptor *acceptor, const struct acceptor_thread *thread,
+enum reason acceptor_accept(const struct acceptor *acceptor, struct acceptor_thread *thread,
                             struct span ap_req, const struct acceptor_ask *ask,
                             struct acceptor_result *out);
 

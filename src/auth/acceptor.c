@@ -240,9 +240,34 @@ int acceptor_thread_open(struct acceptor_thread **out, struct fault *fault)
     return 0;
 }
 
+krb5_crypto acceptor_ready_key(struct acceptor_thread *thread, const struct key_entry *key)
+{
+    for (size_t i = 0; i < READY_KEYS; i++) {
+        if (thread->ready[i].key == key) {
+            return thread->ready[i].crypto;
+        }
+    }
+    struct ready_key *ready = &thread->ready[thread->next];
+    krb5_crypto crypto = NULL;
+    if (krb5_crypto_init(thread->context, &key->block, 0, &crypto) != 0) {
+        return NULL;
+    }
+    if (ready->key != NULL) {
+        krb5_crypto_destroy(thread->context, ready->crypto);
+    }
+    *ready = (struct ready_key){key, crypto};
+    thread->next = (thread->next + 1) % READY_KEYS;
+    return crypto;
+}
+
 void acceptor_thread_close(struct acceptor_thread *thread)
 {
     if (thread != NULL) {
+        for (size_t i = 0; i < READY_KEYS; i++) {
+            if (thread->ready[i].key != NULL) {
+                krb5_crypto_destroy(thread->context, thread->ready[i].crypto);
+            }
+        }
         krb5_free_context(thread->context);
         free(thread);
     }

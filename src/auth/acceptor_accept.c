@@ -114,23 +114,19 @@ static enum reason inspect(const struct acceptor *acceptor, const AP_REQ *ap_req
 }
 
 /* Decrypts the ticket with one key; -1 when it is not this one. */
-static int open_with(krb5_context context, const Ticket *ticket, const krb5_keyblock *key,
-                     EncTicketPart *part)
+static int open_with(struct acceptor_thread *thread, const Ticket *ticket,
+                     const struct key_entry *key, EncTicketPart *part)
 {
-    krb5_crypto crypto = NULL;
+    const krb5_crypto crypto = acceptor_ready_key(thread, key);
     krb5_data plain = {0, NULL};
     size_t used = 0;
     int r = -1;
-    if (krb5_crypto_init(context, key, 0, &crypto) != 0) {
-        return -1;
-    }
-    if (krb5_decrypt_EncryptedData(context, crypto, KRB5_KU_TICKET, &ticket->enc_part, &plain) ==
-        0) {
+    if (crypto != NULL && krb5_decrypt_EncryptedData(thread->context, crypto, KRB5_KU_TICKET,
+                                                     &ticket->enc_part, &plain) == 0) {
         r = decode_EncTicketPart(plain.data, plain.length, part, &used) == 0 ? 0 : -1;
         secret_wipe(plain.data, plain.length);
         krb5_data_free(&plain);
     }
-    krb5_crypto_destroy(context, crypto);
     return r;
 }
 
@@ -147,12 +143,12 @@ static void read_figures(const EncTicketPart *part, uint64_t now_s, struct accep
  * cleartext may give falsely. Returns -1 if the ticket cannot be opened; else `part` is to be
  * closed.
  */
-static int open_ticket(const struct acceptor_thread *thread, const struct service *service,
+static int open_ticket(struct acceptor_thread *thread, const struct service *service,
                        const Ticket *ticket, EncTicketPart *part, const struct acceptor_result *out)
 {
     for (size_t i = 0; i < service->key_count; i++) {
         const struct key_entry *key = &service->keys[i];
-        if (fits(key, out) && open_with(thread->context, ticket, &key->block, part) == 0) {
+        if (fits(key, out) && open_with(thread, ticket, key, part) == 0) {
             return 0;
         }
     }
@@ -377,7 +373,7 @@ static enum reason read_authenticator(const struct acceptor_options *options,
 
 /* What the opened ticket and authenticator say, after libkrb5's verdict `reason`. */
 static enum reason look_inside(const struct acceptor_options *options,
-                               const struct acceptor_thread *thread, const AP_REQ *decoded,
+                               struct acceptor_thread *thread, const AP_REQ *decoded,
                                const EncTicketPart *part, const struct acceptor_ask *ask,
                                enum reason reason, struct acceptor_result *out)
 {
@@ -403,10 +399,9 @@ static enum reason look_inside(const struct acceptor_options *options,
 }
 
 /* What the cleartext says, libkrb5's verdict, and what the opened ticket says, in this order. */
-static enum reason accept_decoded(const struct acceptor *acceptor,
-                                  const struct acceptor_thread *thread, const AP_REQ *decoded,
-                                  struct span ap_req, const struct acceptor_ask *ask,
-                                  struct acceptor_result *out)
+static enum reason accept_decoded(const struct acceptor *acceptor, struct acceptor_thread *thread,
+                                  const AP_REQ *decoded, struct span ap_req,
+                                  const struct acceptor_ask *ask, struct acceptor_result *out)
 {
     const struct service *service = NULL;
     EncTicketPart part;
@@ -424,7 +419,7 @@ static enum reason accept_decoded(const struct acceptor *acceptor,
     return reason;
 }
 
-enum reason acceptor_accept(const struct acceptor *acceptor, const struct acceptor_thread *thread,
+enum reason acceptor_accept(const struct acceptor *acceptor, struct acceptor_thread *thread,
                             struct span ap_req, const struct acceptor_ask *ask,
                             struct acceptor_result *out)
 {

@@ -36,9 +36,25 @@ struct acceptor {
     struct acceptor_options options;
 };
 
+/*
+ * A key made ready: deriving what a ticket's key is used for costs more than opening the ticket.
+ * Belongs to one thread, as krb5_crypto does.
+ */
+struct ready_key {
+    const struct key_entry *key; /* NULL: free */
+    krb5_crypto crypto;
+};
+
+enum { READY_KEYS = 8 };
+
 struct acceptor_thread {
     krb5_context context;
+    struct ready_key ready[READY_KEYS];
+    size_t next; /* to be replaced */
 };
+
+/* The key made ready for this thread, which keeps it; NULL: no memory. */
+krb5_crypto acceptor_ready_key(struct acceptor_thread *thread, const struct key_entry *key);
 
 /* The service with this unparsed principal, or NULL. */
 struct service *acceptor_find(const struct acceptor *acceptor, const char *principal);
