@@ -134,11 +134,11 @@ static enum reason decode_base64(struct span text, struct buf *token)
     size_t groups;
     bool good;
 
-    while (padding < 2 && text.ptr[text.len - 1 - padding] == '=') {
-        padding++;
-    }
     if (text.len % 4 != 0) {
         return explain_token(text);
+    }
+    while (padding < 2 && text.ptr[text.len - 1 - padding] == '=') {
+        padding++;
     }
     if (buf_reserve(token, text.len / 4 * 3) != 0) {
         return REASON_INTERNAL;

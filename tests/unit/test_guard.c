@@ -140,7 +140,7 @@ Test(read, parameters_may_span_records)
 {
     struct buf params = good_params();
     struct buf bytes = {0};
-    put_begin(&bytes, GUARD_AUTHORIZER, 0);
+    put_begin(&bytes, GUARD_AUTHORIZER, 0xfe); /* every flag but KEEP_CONN */
     for (size_t i = 0; i < params.len; i++) {
         put(&bytes, 4, 1, params.ptr + i, 1, 2);
     }
@@ -155,6 +155,48 @@ Test(read, parameters_may_span_records)
     guard_clear(&guard);
     buf_clear(&params);
     buf_clear(&bytes);
+}
+
+Test(read, a_record_may_be_as_long_as_records_are)
+{
+    static const struct guard_rules wide = {.params_max = 1 << 17};
+    static const unsigned char head[] = {1, 0x80, 0, 0xff, 0xf0, 'A'};
+    struct buf params = {.max = 1 << 17};
+    buf_append(&params, head, sizeof head);
+    while (params.len < sizeof head + 0xfff0) {
+        buf_append_byte(&params, 'v');
+    }
+    struct buf bytes = request(GUARD_AUTHORIZER, buf_span(&params), 7);
+    struct guard guard = {0};
+    enum guard_cause cause = GUARD_NONE;
+    size_t used = 0;
+    guard_start(&guard, &wide);
+    cr_assert_eq(feed(&guard, buf_span(&bytes), 1000, &used, &cause), GUARD_DONE);
+    cr_assert_eq(used, bytes.len);
+    cr_assert(span_equal(buf_span(&guard.params), buf_span(&params)));
+    guard_clear(&guard);
+    buf_clear(&params);
+    buf_clear(&bytes);
+}
+
+Test(read, the_stdin_that_may_follow_is_empty)
+{
+    struct buf params = good_params();
+    struct buf bytes = request(GUARD_AUTHORIZER, buf_span(&params), 0);
+    struct buf stray = {0};
+    struct guard guard = {0};
+    enum guard_cause cause = GUARD_NONE;
+    size_t used = 0;
+    put(&stray, 5, 1, "x", 1, 0);
+    guard_start(&guard, &rules);
+    cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_DONE);
+    guard_start(&guard, &rules);
+    cr_assert_eq(guard_read(&guard, buf_span(&stray), &used, &cause), GUARD_BAD);
+    cr_assert_eq(cause, GUARD_TYPE);
+    guard_clear(&guard);
+    buf_clear(&params);
+    buf_clear(&bytes);
+    buf_clear(&stray);
 }
 
 Test(read, pipelined_requests_are_read_one_after_the_other)
@@ -261,6 +303,7 @@ Test(read, stray_records_are_refused)
         {"DATA", 8, 1, 0, GUARD_TYPE},
         {"STDOUT", 6, 1, 0, GUARD_TYPE},
         {"another request's PARAMS", 4, 2, 0, GUARD_ID},
+        {"another request's PARAMS, 256 higher", 4, 257, 0, GUARD_ID},
         {"a management record", 9, 0, 0, GUARD_MANAGEMENT},
         {"an unknown type", 200, 1, 0, GUARD_MANAGEMENT},
     };
@@ -316,6 +359,13 @@ Test(params, impossible_lengths_are_refused)
                  "AB",
                  4, GUARD_LENGTH, "half a parameter");
     check_params("\x80\x00", 2, GUARD_LENGTH, "half a long length");
+    check_params("\x01\x80\x00\x00", 4, GUARD_LENGTH, "three quarters of a value's length");
+    check_params("\x03\x00"
+                 "AB",
+                 4, GUARD_LENGTH, "a parameter one byte short");
+    check_params("\xc0\x00\x00\x01\x00"
+                 "A",
+                 6, GUARD_LENGTH, "1 GB and a byte");
     check_params("\xff\xff\xff\xff\xff\xff\xff\xff"
                  "AB",
                  10, GUARD_LENGTH, "2 GB twice");
@@ -325,6 +375,25 @@ Test(params, impossible_lengths_are_refused)
     check_params("\x80\x00\x00\x01\x80\x00\x00\x02"
                  "AB",
                  10, GUARD_LENGTH, "one byte short");
+}
+
+Test(params, nothing_is_read_of_the_request_before)
+{
+    struct buf params = good_params();
+    struct buf bytes = request(GUARD_AUTHORIZER, buf_span(&params), 0);
+    struct buf second = request(GUARD_AUTHORIZER, span_of("\x01"), 0);
+    struct guard guard = {0};
+    enum guard_cause cause = GUARD_NONE;
+    size_t used = 0;
+    guard_start(&guard, &rules);
+    cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_DONE);
+    guard_start(&guard, &rules);
+    cr_assert_eq(guard_read(&guard, buf_span(&second), &used, &cause), GUARD_BAD);
+    cr_assert_eq(cause, GUARD_LENGTH);
+    guard_clear(&guard);
+    buf_clear(&params);
+    buf_clear(&bytes);
+    buf_clear(&second);
 }
 
 Test(params, what_could_deceive_is_refused)
@@ -435,6 +504,7 @@ Test(params, what_decides_only_at_this_listener_is_refused_twice_there)
         struct buf params = {0};
         put_pair(&params, parameters[i], "x");
         put_pair(&params, "HTTP_HOST", "y");
+        put_pair(&params, "UNIQUE_ID", "z");
         put_pair(&params, parameters[i], "x");
         struct buf bytes = request(GUARD_AUTHORIZER, buf_span(&params), 0);
         for (int here = 0; here < 2; here++) {
@@ -456,9 +526,12 @@ Test(params, what_decides_only_at_this_listener_is_refused_twice_there)
 /* What guard_format gives for a request of `len` bytes of parameters, in one piece. */
 static int format(struct guard *guard, size_t len, struct buf *out)
 {
-    static const unsigned char bytes[GUARD_CHUNKS_MAX * 65528 + 1];
+    static unsigned char bytes[GUARD_CHUNKS_MAX * 65528 + 1];
     static const struct guard_rules wide = {.params_max = sizeof bytes};
     struct guard_records records;
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (unsigned char)(i % 251);
+    }
     guard_start(guard, &wide);
     guard->id = 0x1234;
     guard->role = GUARD_RESPONDER;
@@ -491,6 +564,18 @@ Test(format, begin_then_params_without_padding_then_the_empty_one)
     cr_assert_eq(format(&guard, 0, &out), 0);
     cr_assert_eq(out.len, 24);
     cr_assert_arr_eq(out.ptr + 16, none, 8);
+    guard_clear(&guard);
+    buf_clear(&out);
+}
+
+Test(format, each_record_goes_on_where_the_one_before_ended)
+{
+    struct guard guard = {0};
+    struct buf out = {.max = 1 << 20};
+    cr_assert_eq(format(&guard, (size_t)GUARD_CHUNKS_MAX * 65528, &out), 0);
+    for (size_t i = 0; i < GUARD_CHUNKS_MAX; i++) {
+        cr_assert_arr_eq(out.ptr + 24 + i * 65536, guard.params.ptr + i * 65528, 65528);
+    }
     guard_clear(&guard);
     buf_clear(&out);
 }

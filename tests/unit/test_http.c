@@ -96,6 +96,7 @@ Test(authorization, every_refusal_has_its_own_reason)
         {"Negotiate YQ==YWJj", REASON_BAD_BASE64, "padding in the middle"},
         {"Negotiate YWI=YWJj", REASON_BAD_BASE64, "one padding in the middle"},
         {"Negotiate =YWJ", REASON_BAD_BASE64, "padding in front"},
+        {"Negotiate ===YWJj=", REASON_BAD_BASE64, "three paddings in front"},
         {"Negotiate Y=Jj", REASON_BAD_BASE64, "padding within a group"},
         {"Negotiate YW=j", REASON_BAD_BASE64, "padding and then a character"},
         {"Negotiate YR==", REASON_BAD_BASE64, "a bit after the end, two paddings"},
@@ -329,6 +330,33 @@ Test(base64, a_token_of_48_kilobytes_round_trips)
     buf_clear(&token);
 }
 
+Test(base64, alone_it_has_nothing_around_it)
+{
+    static const struct {
+        const char *text;
+        enum reason want;
+    } cases[] = {
+        {"YWJj", REASON_OK},          {"YQ==", REASON_OK},          {"", REASON_BAD_BASE64},
+        {"=", REASON_BAD_BASE64},     {"==", REASON_BAD_BASE64},    {"====", REASON_BAD_BASE64},
+        {"YWJ", REASON_BAD_BASE64},   {" YWJj", REASON_BAD_HEADER}, {"YWJj\n", REASON_BAD_HEADER},
+        {"YWJj,", REASON_BAD_HEADER},
+    };
+    struct buf token = {0};
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        size_t len = strlen(cases[i].text);
+        char *copy = malloc(len == 0 ? 1 : len);
+
+        cr_assert_not_null(copy);
+        memcpy(copy, cases[i].text, len);
+        assert_reason(http_decode_base64(span_make(copy, len), &token), cases[i].want,
+                      cases[i].text);
+        cr_assert_eq(token.len > 0, cases[i].want == REASON_OK, "%s", cases[i].text);
+        free(copy);
+    }
+    buf_clear(&token);
+}
+
 Test(base64, what_does_not_fit_fails_and_writes_nothing)
 {
     struct buf out = {.max = 7};
@@ -406,6 +434,7 @@ Test(host, refuses_what_no_host_is)
         {"[]:80", "nothing in brackets, and a port"},
         {"::1]", "no opening bracket"},
         {"[::1]x", "something after the bracket"},
+        {"[::1]x80", "no colon before the port"},
         {"[::1].", "a dot after the bracket"},
         {"[::1]:", "an empty port after the bracket"},
         {"[::1]:x", "a bad port after the bracket"},

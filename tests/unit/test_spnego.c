@@ -394,6 +394,7 @@ Test(inspect, refuses_a_broken_neg_token_init)
         {INIT(MECHS(KRB5) TOKEN(GOOD) "00"), REASON_BAD_TOKEN, true, "a byte after the fields"},
         {INIT(MECHS(KRB5) "a1{03{}}" TOKEN(GOOD)), REASON_BAD_TOKEN, true, "empty BIT STRING"},
         {INIT(MECHS(KRB5) "a1{03{0876}}" TOKEN(GOOD)), REASON_BAD_TOKEN, true, "8 unused bits"},
+        {INIT(MECHS(KRB5) "a1{03{0800}}" TOKEN(GOOD)), REASON_BAD_TOKEN, true, "8, none set"},
         {INIT(MECHS(KRB5) "a1{03{01}}" TOKEN(GOOD)), REASON_BAD_TOKEN, true, "unused bits of none"},
         {INIT(MECHS(KRB5) "a1{03{0177}}" TOKEN(GOOD)), REASON_BAD_TOKEN, true, "an unused bit set"},
         {INIT(MECHS(KRB5) "a1{04{0076}}" TOKEN(GOOD)), REASON_BAD_TOKEN, true, "reqFlags no bits"},
@@ -468,6 +469,9 @@ Test(inspect, refuses_lengths_that_der_does_not_have)
         {INIT("a0 8400000d 30{" KRB5 "}" TOKEN(GOOD)), REASON_BAD_TOKEN, true, "13 in four bytes"},
         {INIT("a0{30 810b" KRB5 "}" TOKEN(GOOD)), REASON_BAD_TOKEN, true, "a list, not minimal"},
         {INIT("a0{30{06 8109 " OID_KRB5 "}}" TOKEN(GOOD)), REASON_BAD_TOKEN, true, "an OID's"},
+        {INIT(MECHS(KRB5) TOKEN(GOOD) "a3{04817f 00000000000000" ZEROS_20 ZEROS_20 ZEROS_20 ZEROS_20
+                  ZEROS_20 ZEROS_20 "}"),
+         REASON_BAD_TOKEN, true, "127 in two bytes"},
         {INIT(MECHS(KRB5) TOKEN(GOOD) "a3{048200c8" ZEROS_200 "}"), REASON_BAD_TOKEN, true,
          "200 in three bytes"},
         {INIT(MECHS(KRB5) TOKEN(GOOD) "a3{04840000 00c8" ZEROS_200 "}"), REASON_BAD_TOKEN, true,
