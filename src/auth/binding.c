@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { FILE_BYTES_MAX = 256 * 1024 };
@@ -116,11 +117,16 @@ static int find_certificate(const char *text, struct buf *base64)
 
 static int read_text(const char *path, struct buf *text, struct fault *fault)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    struct stat st;
     ssize_t n = -1;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0) {
         return fault_set(fault, path, "cannot be read by uid %ld: %s", (long)geteuid(),
                          strerror(errno));
+    }
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        (void)close(fd);
+        return fault_set(fault, path, "this is no certificate: not a regular file");
     }
     do {
         unsigned char bytes[4096];
@@ -146,7 +152,7 @@ static int load_one(const char *path, unsigned char out[BINDING_BYTES], struct f
     struct buf base64 = {.max = FILE_BYTES_MAX};
     struct buf der = {.max = FILE_BYTES_MAX};
     int r = read_text(path, &text, fault);
-    if (r == 0 && (find_certificate((const char *)text.ptr, &base64) != 0 ||
+    if (r == 0 && (text.ptr == NULL || find_certificate((const char *)text.ptr, &base64) != 0 ||
                    http_decode_base64(buf_span(&base64), &der) != REASON_OK)) {
         r = fault_set(fault, path, "holds no certificate in PEM (BEGIN CERTIFICATE)");
     }

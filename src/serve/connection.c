@@ -78,11 +78,13 @@ static void connection_free(struct connection *c)
 
 static void free_queue(struct queue *queue)
 {
-    while (queue->first != NULL) {
-        struct connection *c = queue->first;
-        dequeue(c);
+    struct connection *c = queue->first;
+    while (c != NULL) {
+        struct connection *after = c->after;
         connection_free(c);
+        c = after;
     }
+    *queue = (struct queue){0};
 }
 
 void pool_close(struct pool *pool)
