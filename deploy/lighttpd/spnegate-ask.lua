@@ -9,7 +9,7 @@ if not env["SPNEGATE_ASKED"] then
   return 0
 end
 
-if not env["SPNEGATE"] then
+if env["SPNEGATE"] ~= "granted" or not env["REMOTE_USER"] then
   return 403
 end
 

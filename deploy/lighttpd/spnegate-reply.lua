@@ -3,7 +3,7 @@
 local env = lighty.r.req_env
 
 -- A second door behind the one in spnegate-ask.lua: no content without spnegate's proof.
-if not env["SPNEGATE"] and lighty.r.req_item.http_status < 300 then
+if (env["SPNEGATE"] ~= "granted" or not env["REMOTE_USER"]) and lighty.r.req_item.http_status < 300 then
   lighty.r.resp_body.set("")
   return 403
 end

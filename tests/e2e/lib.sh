@@ -87,8 +87,10 @@ ended() {
     [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
 }
 
-# end_pid PID: SIGTERM, and SIGKILL when it does not heed it.
+# end_pid PID: SIGTERM, and SIGKILL when it does not heed it. Only a child of ours: the number of one
+# that has ended may be another process's by now.
 end_pid() {
+    grep -q "^PPid:[[:space:]]*$$\$" "/proc/$1/status" 2>/dev/null || return 0
     kill -CONT "$1" 2>/dev/null || return 0
     kill -TERM "$1" 2>/dev/null || return 0
     wait_for 20 ended "$1" || kill -KILL "$1" 2>/dev/null || true

@@ -31,7 +31,8 @@ static const char usage[] =
     "  -E ENCTYPE     of the session key; default as -e\n"
     "  -N ENCTYPE     named in the ticket, whatever the key is; a number\n"
     "  -a SECONDS     authenticated and started so long from now; default -60\n"
-    "  -z SECONDS     ends so long from now; default 36000\n";
+    "  -z SECONDS     ends so long from now; default 36000\n"
+    "  -d BYTES       of authorization data that nobody needs to understand; default none\n";
 
 struct options {
     const char *keytab;
@@ -48,6 +49,7 @@ struct options {
     int named_enctype;
     long start_s;
     long end_s;
+    size_t data_bytes;
 };
 
 static krb5_context context;
@@ -101,6 +103,24 @@ static krb5_keyblock key_find(const struct options *options, int *kvno)
     return key;
 }
 
+/* So many bytes as one element of AD-IF-RELEVANT, as a PAC comes. */
+static void data_fill(size_t bytes, AuthorizationData *data)
+{
+    size_t size = 0;
+    int code;
+    AuthorizationDataElement inner = {.ad_type = KRB5_AUTHDATA_OSF_DCE,
+                                      .ad_data = {bytes, calloc(1, bytes)}};
+    AuthorizationData relevant = {1, &inner};
+    AuthorizationDataElement outer = {.ad_type = KRB5_AUTHDATA_IF_RELEVANT};
+
+    ASN1_MALLOC_ENCODE(AuthorizationData, outer.ad_data.data, outer.ad_data.length, &relevant,
+                       &size, code);
+    need(code, "encoding");
+    need(add_AuthorizationData(data, &outer), "authorization data");
+    free(outer.ad_data.data);
+    free(inner.ad_data.data);
+}
+
 static EncTicketPart part_fill(const struct options *options, krb5_principal client,
                                krb5_keyblock session)
 {
@@ -134,8 +154,13 @@ static krb5_data ticket_seal(const struct options *options, krb5_principal clien
     krb5_keyblock key = key_find(options, &kvno);
     krb5_principal service = principal_parse(options->service);
     EncTicketPart part = part_fill(options, client, session);
+    AuthorizationData data = {0, NULL};
     Ticket ticket = {.tkt_vno = 5, .realm = service->realm, .sname = service->name};
 
+    if (options->data_bytes > 0) {
+        data_fill(options->data_bytes, &data);
+        part.authorization_data = &data;
+    }
     ASN1_MALLOC_ENCODE(EncTicketPart, plain, length, &part, &size, code);
     need(code, "encoding");
     need(krb5_crypto_init(context, &key, 0, &crypto), "key");
@@ -149,6 +174,7 @@ static krb5_data ticket_seal(const struct options *options, krb5_principal clien
     krb5_crypto_destroy(context, crypto);
     krb5_free_keyblock_contents(context, &key);
     free(plain);
+    free_AuthorizationData(&data);
     free_EncryptedData(&ticket.enc_part);
     krb5_free_principal(context, service);
     return sealed;
@@ -179,7 +205,7 @@ static void options_read(int argc, char **argv, struct options *options)
 {
     int option;
 
-    while ((option = getopt(argc, argv, "k:c:u:U:s:K:rn:V:e:E:N:a:z:")) != -1) {
+    while ((option = getopt(argc, argv, "k:c:u:U:s:K:rn:V:e:E:N:a:z:d:")) != -1) {
         switch (option) {
         case 'k':
             options->keytab = optarg;
@@ -222,6 +248,9 @@ static void options_read(int argc, char **argv, struct options *options)
             break;
         case 'z':
             options->end_s = strtol(optarg, NULL, 10);
+            break;
+        case 'd':
+            options->data_bytes = strtoul(optarg, NULL, 10);
             break;
         default:
             fputs(usage, stderr);
