@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum {
+    READS_MAX = 4,              /* of one connection before the others */
     REST_MAX = 64 * 1024,       /* as much as is read at once */
     IDLE_BYTES_MAX = 16 * 1024, /* of memory that an idle connection keeps for its next request */
 };
@@ -320,4 +322,76 @@ size_t pool_count(struct pool *pool)
     const size_t count = pool->open;
     (void)pthread_mutex_unlock(&pool->lock);
     return count;
+}
+
+enum input { INPUT_NONE, INPUT_SOME, INPUT_END };
+
+/* What came behind the request before, or what the socket has now; borrowed until the next call. */
+static enum input read_input(struct connection *c, unsigned char *buffer, size_t size,
+                             struct span *bytes)
+{
+    if (c->rest.len > 0) {
+        *bytes = span_make(c->rest.ptr + c->rest_at, c->rest.len - c->rest_at);
+        return INPUT_SOME;
+    }
+    ssize_t n;
+    do {
+        n = recv(c->fd, buffer, size, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        *bytes = span_make(buffer, (size_t)n);
+        return INPUT_SOME;
+    }
+    return n < 0 && errno == EAGAIN ? INPUT_NONE : INPUT_END;
+}
+
+/* Keeps what the guard has not used, and forgets what it has. */
+static int keep_rest(struct connection *c, struct span bytes, size_t used)
+{
+    if (c->rest.len > 0) {
+        c->rest_at += used;
+        if (c->rest_at == c->rest.len) {
+            buf_reset(&c->rest);
+            c->rest_at = 0;
+        }
+    } else if (used < bytes.len) {
+        buf_append(&c->rest, bytes.ptr + used, bytes.len - used);
+    }
+    return c->rest.failed ? -1 : 0;
+}
+
+enum guard_state connection_read(struct connection *c, unsigned char *buffer, size_t size,
+                                 enum guard_cause *cause)
+{
+    for (int reads = 0; reads < READS_MAX; reads++) {
+        struct span bytes;
+        size_t used = 0;
+        switch (read_input(c, buffer, size, &bytes)) {
+        case INPUT_NONE:
+            return GUARD_MORE;
+        case INPUT_END:
+            *cause = guard_end(&c->guard);
+            return GUARD_BAD;
+        case INPUT_SOME:
+            break;
+        }
+        const enum guard_state state = guard_read(&c->guard, bytes, &used, cause);
+        if (state == GUARD_BAD) {
+            return state;
+        }
+        if (keep_rest(c, bytes, used) != 0) {
+            *cause = GUARD_MEMORY;
+            return GUARD_BAD;
+        }
+        if (state == GUARD_DONE) {
+            return state;
+        }
+    }
+    return GUARD_MORE;
+}
+
+bool connection_has_room(const struct connection *c)
+{
+    struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+    return !c->kept || (poll(&p, 1, 0) == 1 && (p.revents & (POLLOUT | POLLERR | POLLHUP)) != 0);
 }

@@ -107,6 +107,19 @@ void pool_sweep(struct pool *pool, uint64_t now_us);
 /* From now on idle connections are ended, after what is on its way on them was answered. */
 void pool_drain(struct pool *pool);
 
+/*
+ * Reads with `buffer` until a request is complete: DONE. MORE: its peer, or the other connections,
+ * come first now. BAD: `*cause` says why it must go.
+ */
+enum guard_state connection_read(struct connection *c, unsigned char *buffer, size_t size,
+                                 enum guard_cause *cause);
+
+/*
+ * Whether the whole answer will fit: the answers before may still lie there unread. libfcgi cannot
+ * wait, so a request whose answer has no room waits itself.
+ */
+bool connection_has_room(const struct connection *c);
+
 /* How many connections are open, parked or being served. */
 size_t pool_count(struct pool *pool);
 

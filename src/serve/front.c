@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -27,7 +26,6 @@
 enum {
     READ_BYTES = 64 * 1024,
     PIPE_BYTES = 256 * 1024,
-    READS_MAX = 4, /* of one connection before the others */
     SWEEP_MS = 250,
     CAP_MIN = 64,
 };
@@ -265,82 +263,6 @@ static enum guard_cause serve_request(struct thread *t, struct connection *c)
     return failed != 0 ? GUARD_ANSWER : GUARD_NONE;
 }
 
-enum input { INPUT_NONE, INPUT_SOME, INPUT_END };
-
-/* What came behind the request before, or what the socket has now; borrowed until the next call. */
-static enum input read_input(struct thread *t, struct connection *c, struct span *bytes)
-{
-    if (c->rest.len > 0) {
-        *bytes = span_make(c->rest.ptr + c->rest_at, c->rest.len - c->rest_at);
-        return INPUT_SOME;
-    }
-    ssize_t n;
-    do {
-        n = recv(c->fd, t->bytes, READ_BYTES, MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
-    if (n > 0) {
-        *bytes = span_make(t->bytes, (size_t)n);
-        return INPUT_SOME;
-    }
-    return n < 0 && errno == EAGAIN ? INPUT_NONE : INPUT_END;
-}
-
-/* Keeps what the guard has not used, and forgets what it has. */
-static int keep_rest(struct connection *c, struct span bytes, size_t used)
-{
-    if (c->rest.len > 0) {
-        c->rest_at += used;
-        if (c->rest_at == c->rest.len) {
-            buf_reset(&c->rest);
-            c->rest_at = 0;
-        }
-    } else if (used < bytes.len) {
-        buf_append(&c->rest, bytes.ptr + used, bytes.len - used);
-    }
-    return c->rest.failed ? -1 : 0;
-}
-
-/* Reads until a request is complete. MORE: its peer, or the other connections, come first now. */
-static enum guard_state read_connection(struct thread *t, struct connection *c,
-                                        enum guard_cause *cause)
-{
-    for (int reads = 0; reads < READS_MAX; reads++) {
-        struct span bytes;
-        size_t used = 0;
-        switch (read_input(t, c, &bytes)) {
-        case INPUT_NONE:
-            return GUARD_MORE;
-        case INPUT_END:
-            *cause = guard_end(&c->guard);
-            return GUARD_BAD;
-        case INPUT_SOME:
-            break;
-        }
-        const enum guard_state state = guard_read(&c->guard, bytes, &used, cause);
-        if (state == GUARD_BAD) {
-            return state;
-        }
-        if (keep_rest(c, bytes, used) != 0) {
-            *cause = GUARD_MEMORY;
-            return GUARD_BAD;
-        }
-        if (state == GUARD_DONE) {
-            return state;
-        }
-    }
-    return GUARD_MORE;
-}
-
-/*
- * Whether the whole answer will fit: the answers before may still lie there unread. libfcgi cannot
- * wait, so a request whose answer has no room waits itself.
- */
-static bool has_room(const struct connection *c)
-{
-    struct pollfd p = {.fd = c->fd, .events = POLLOUT};
-    return !c->kept || (poll(&p, 1, 0) == 1 && (p.revents & (POLLOUT | POLLERR | POLLHUP)) != 0);
-}
-
 static void park(struct front *front, struct connection *c)
 {
     if (pool_park(&front->pool, c) != 0) {
@@ -354,7 +276,8 @@ static void serve_connection(struct thread *t, struct connection *c)
 {
     struct front *front = t->front;
     enum guard_cause cause = GUARD_NONE;
-    const enum guard_state state = c->complete ? GUARD_DONE : read_connection(t, c, &cause);
+    const enum guard_state state =
+        c->complete ? GUARD_DONE : connection_read(c, t->bytes, READ_BYTES, &cause);
     if (state == GUARD_MORE) {
         park(front, c);
         return;
@@ -362,7 +285,7 @@ static void serve_connection(struct thread *t, struct connection *c)
     if (state == GUARD_DONE) {
         cause = pool_leave(&front->pool, c);
     }
-    if (cause == GUARD_NONE && !has_room(c)) {
+    if (cause == GUARD_NONE && !connection_has_room(c)) {
         c->since_us = c->complete ? c->since_us : clock_us(CLOCK_MONOTONIC);
         c->complete = true;
         park(front, c);
