@@ -38,6 +38,23 @@ bench_config() {
     sed -i "s/- principal: .*/- realm: $realm/" "$dir/spnegate.yaml"
 }
 
+# bench_start: the daemon with a replay table that is an hour old. In the first minutes of a new one
+# the authenticator is opened by us as well, which is not what a daemon does day by day.
+bench_start() {
+    spnegate_start
+    spnegate_stop
+    python3 -IS - "$dir/state/replay.table" <<'END'
+import struct, sys
+MADE_AT = 16 + 8 + 8 + 32  # magic, groups, ready, key
+with open(sys.argv[1], "r+b") as table:
+    table.seek(MADE_AT)
+    made = struct.unpack("<Q", table.read(8))[0]
+    table.seek(MADE_AT)
+    table.write(struct.pack("<Q", made - 3600 * 10**6))
+END
+    spnegate_start
+}
+
 # load OPTION... ADDRESS: fails unless every answer was right; the figures are in $figures.
 load() {
     figures=$("$tools/../bench/load" --json "${caches[@]}" "$@") || fail "load $*: $figures"
