@@ -30,15 +30,18 @@ enum {
 };
 
 static const char magic[16] = "spnegate-replay2";
+static const char magic_before[16] =
+    "spnegate-replay1"; /* other slots: it is replaced, as if lost */
 
 struct header {
     char magic[16];
     uint64_t groups;
     uint64_t ready; /* written last when a table is made */
     unsigned char key[SECRET_KEY_BYTES];
-    uint64_t made_us;             /* nothing from before that is remembered */
-    uint64_t lost;                /* there was a table before, and its entries are not here */
-    _Atomic uint64_t forgotten_s; /* the latest expires_s of an entry that was given up */
+    uint64_t made_us; /* nothing from before that is remembered */
+    uint64_t lost;    /* there was a table before, and its entries are not here */
+    _Atomic uint64_t
+        forgotten_s; /* the latest authenticator's time of an entry that was given up */
 };
 
 /*
@@ -142,13 +145,24 @@ static size_t group_of(uint64_t groups, uint64_t id)
     return (size_t)(id & (groups - 1)) * GROUP_SLOTS;
 }
 
-static void forget(struct header *header, uint64_t expires_s)
+static void raise_forgotten(struct header *header, uint64_t ctime_s)
 {
     uint64_t seen = atomic_load_explicit(&header->forgotten_s, memory_order_relaxed);
-    while (seen < expires_s &&
-           !atomic_compare_exchange_weak_explicit(&header->forgotten_s, &seen, expires_s,
+    while (seen < ctime_s &&
+           !atomic_compare_exchange_weak_explicit(&header->forgotten_s, &seen, ctime_s,
                                                   memory_order_relaxed, memory_order_relaxed)) {
     }
+}
+
+/*
+ * Gives an entry up. Its authenticator's time was at most the skew of its day after it arrived, and
+ * it was kept for two of them and a second: what is noted does not depend on today's skew.
+ */
+static void forget(struct header *header, const struct slot *slot)
+{
+    const uint64_t ctime_s =
+        (uint64_t)slot->arrived_s + (slot->expires_s - (uint64_t)slot->arrived_s) / 2;
+    raise_forgotten(header, slot->expires_s != 0 ? ctime_s : 0);
 }
 
 /* Copies the live entries of a table of another size; what they hold tells their group in any
@@ -158,11 +172,11 @@ static int copy_live(struct header *from, struct header *to, uint64_t now_s)
     const size_t count = (size_t)from->groups * GROUP_SLOTS;
     to->made_us = from->made_us;
     to->lost = from->lost;
-    forget(to, atomic_load(&from->forgotten_s));
+    raise_forgotten(to, atomic_load(&from->forgotten_s));
     for (size_t i = 0; i < count; i++) {
         const struct slot *old = &slots_of(from)[i];
         if (old->expires_s <= now_s) {
-            forget(to, old->expires_s);
+            forget(to, old);
             continue;
         }
         struct slot *group = &slots_of(to)[group_of(to->groups, old->id)];
@@ -265,19 +279,32 @@ out:
     return r;
 }
 
-/* Opens the file at `path` and maps it; 1 when there is none. */
+static bool is_older_version(int fd)
+{
+    char found[sizeof magic_before];
+    return pread(fd, found, sizeof found, 0) == (ssize_t)sizeof found &&
+           memcmp(found, magic_before, sizeof found) == 0;
+}
+
+enum { TABLE_MISSING = 1, TABLE_OLDER = 2 };
+
+/* Opens the file at `path` and maps it; 0, -1 and a fault, or what stands for there being none. */
 static int open_table(const char *path, struct header **out, size_t *bytes, struct fault *fault)
 {
     const int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
         return errno == ENOENT
-                   ? 1
+                   ? TABLE_MISSING
                    : fault_set(fault, path, "the replay table cannot be opened by uid %ld: %s",
                                (long)geteuid(), strerror(errno));
     }
     struct header *header = map_table(fd, bytes);
     const int error = errno;
+    const bool older = header == NULL && is_older_version(fd);
     (void)close(fd);
+    if (older) {
+        return TABLE_OLDER;
+    }
     if (header == NULL) {
         return fault_set(fault, path,
                          "the replay table is damaged or none of ours%s%s; move it away",
@@ -311,7 +338,8 @@ int replay_open(const char *state_dir, uint64_t entries, struct replay **out, st
     size_t bytes = 0;
     int r = open_table(path, &header, &bytes, fault);
     if (r >= 0 && (header == NULL || header->groups != groups)) {
-        r = make_table(path, groups, header, header == NULL && access(mark, F_OK) == 0, fault);
+        const bool lost = r == TABLE_OLDER || (header == NULL && access(mark, F_OK) == 0);
+        r = make_table(path, groups, header, lost, fault);
         if (header != NULL) {
             (void)munmap(header, bytes);
             header = NULL;
@@ -416,13 +444,14 @@ static enum reason test_and_set(struct replay *replay, struct slot *group, const
     struct slot *place = NULL;
     size_t held = 0;
     for (size_t i = 0; i < GROUP_SLOTS; i++) {
+        if (group[i].id == fresh->id && group[i].expires_s != 0) {
+            *out = &group[i]; /* ended or not: the clock, or the allowed skew, may have changed */
+            return is_repeat(&group[i], fresh->context, now_s) ? REASON_REPEAT : REASON_REPLAY;
+        }
         if (group[i].expires_s < now_s) {
             place = place == NULL ? &group[i] : place;
         } else if (group[i].expires_s == now_s) {
             continue; /* kept for a second more, so that what is forgotten is never acceptable */
-        } else if (group[i].id == fresh->id) {
-            *out = &group[i];
-            return is_repeat(&group[i], fresh->context, now_s) ? REASON_REPEAT : REASON_REPLAY;
         } else {
             held += group[i].principal == fresh->principal ? 1 : 0;
         }
@@ -430,7 +459,7 @@ static enum reason test_and_set(struct replay *replay, struct slot *group, const
     if (place == NULL || held >= SHARE_SLOTS) {
         return REASON_REPLAY_FULL;
     }
-    forget(replay->header, place->expires_s);
+    forget(replay->header, place);
     fill_slot(place, fresh);
     *out = place;
     return REASON_OK;
@@ -450,7 +479,7 @@ uint64_t replay_floor_us(const struct replay *replay, uint32_t keep_s)
     const struct header *header = replay->header;
     const uint64_t skew_s = keep_s / 2;
     const uint64_t forgotten_s = atomic_load_explicit(&header->forgotten_s, memory_order_relaxed);
-    const uint64_t given_up = sub(forgotten_s, skew_s) * 1000000;
+    const uint64_t given_up = forgotten_s * 1000000 + 999999; /* that whole second */
     const uint64_t before = header->made_us + (header->lost != 0 ? skew_s * 1000000 : 0);
     return given_up > before ? given_up : before;
 }
@@ -463,16 +492,19 @@ bool replay_wants_ctime(const struct replay *replay, uint64_t now_s, uint32_t ke
 /* Whether the table may have known it, and has forgotten it. */
 static bool may_be_forgotten(const struct replay *replay, const struct replay_use *use)
 {
-    return replay_wants_ctime(replay, use->now_s, use->keep_s) &&
-           use->ctime_us <= replay_floor_us(replay, use->keep_s);
+    return use->ctime_us != 0 ? use->ctime_us <= replay_floor_us(replay, use->keep_s)
+                              : replay_wants_ctime(replay, use->now_s, use->keep_s);
 }
 
 enum reason replay_check(struct replay *replay, const struct replay_use *use,
                          struct replay_entry *entry)
 {
+    /* Asked before, as what is overwritten here is older than anything that can be accepted. */
+    const bool forgotten = may_be_forgotten(replay, use);
     const struct slot fresh = {.id = hash_of(replay, use->authenticator),
                                .principal = (uint32_t)hash_of(replay, use->principal),
-                               .context = context_of(replay, use),
+                               /* What is not granted now is not repeated later. */
+                               .context = forgotten ? 0 : context_of(replay, use),
                                .arrived_s = (uint32_t)use->now_s,
                                .expires_s = (uint32_t)(use->now_s + use->keep_s)};
     const size_t group = group_of(replay->header->groups, fresh.id);
@@ -481,8 +513,6 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
     if (lock_group(replay, group, &mutex) != 0) {
         return REASON_REPLAY_UNAVAILABLE;
     }
-    /* Asked before, as what is overwritten here is older than anything that can be accepted. */
-    const bool forgotten = may_be_forgotten(replay, use);
     enum reason reason = test_and_set(replay, &replay->slots[group], &fresh, use->now_s, &found);
     if (reason == REASON_OK && forgotten) {
         reason = REASON_REPLAY_UNAVAILABLE; /* and remembered, all the same */

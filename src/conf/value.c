@@ -375,31 +375,21 @@ const char *value_parameter(const char *text)
 
 const char *value_server_parameter(const char *text)
 {
-    /* What a server takes from the request line and the connection, besides all headers (HTTP_). */
-    static const char *const refused[] = {"AUTH_TYPE",
-                                          "CONTENT_LENGTH",
-                                          "CONTENT_TYPE",
-                                          "DOCUMENT_URI",
-                                          "PATH_INFO",
-                                          "PATH_TRANSLATED",
-                                          "QUERY_STRING",
-                                          "REMOTE_ADDR",
-                                          "REMOTE_PORT",
-                                          "REMOTE_USER",
-                                          "REQUEST_METHOD",
-                                          "REQUEST_SCHEME",
-                                          "REQUEST_URI",
-                                          "SCRIPT_FILENAME",
-                                          "SCRIPT_NAME",
-                                          "SERVER_NAME",
-                                          "SERVER_PORT",
-                                          "SERVER_PROTOCOL",
-                                          NULL};
+    /* What a server takes from the request and the connection, or what is the same in all of them.
+     */
+    static const char *const refused[] = {
+        "AUTH_",       "CONTENT_", "DOCUMENT_",      "FCGI_",
+        "GATEWAY_",    "HTTP",     "PATH_",          "QUERY_",
+        "REDIRECT_",   "REMOTE_",  "REQUEST_METHOD", "REQUEST_SCHEME",
+        "REQUEST_URI", "SCRIPT_",  "SERVER_",        "SSL_",
+        "TLS_"};
     const char *wrong = check_parameter(text);
 
-    if (wrong == NULL && (strncmp(text, "HTTP_", 5) == 0 || is_one_of(text, refused))) {
-        return "is a parameter that clients can choose; take one that the web server makes, for "
-               "example UNIQUE_ID";
+    for (size_t i = 0; wrong == NULL && i < sizeof refused / sizeof refused[0]; i++) {
+        if (strncmp(text, refused[i], strlen(refused[i])) == 0) {
+            wrong = "is a parameter that clients can choose, or that is the same in all requests; "
+                    "take one that the web server makes, for example UNIQUE_ID";
+        }
     }
     return wrong;
 }

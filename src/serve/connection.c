@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 enum {
-    READS_MAX = 4,              /* of one connection before the others */
+    READS_MAX = 4, /* of one connection before the others */
+    SEND_BYTES = 64 * 1024,
     REST_MAX = 64 * 1024,       /* as much as is read at once */
     IDLE_BYTES_MAX = 16 * 1024, /* of memory that an idle connection keeps for its next request */
 };
@@ -143,7 +144,10 @@ static void give_way_any(struct pool *pool)
 static void set_tcp_options(int fd)
 {
     const int on = 1;
+    const int room = SEND_BYTES;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* only a delay if not */
+    /* Else the kernel lets the answers that a peer does not read grow to megabytes. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     /* A kept connection whose host went away without a word ends some day. */
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 }
@@ -227,6 +231,9 @@ int pool_park(struct pool *pool, struct connection *c)
         trim(c);
     }
     (void)pthread_mutex_lock(&pool->lock);
+    if (idle && c->queue == &c->station->waiting && c->ended == GUARD_NONE) {
+        dequeue(c); /* the empty STDIN of the request before has come; nothing is begun */
+    }
     if (c->queue == NULL) {
         enqueue(idle ? &c->station->idle : &c->station->waiting, c);
     }
@@ -245,14 +252,21 @@ int pool_park(struct pool *pool, struct connection *c)
     return r;
 }
 
+/* In a drain a request that was on its way is still answered; from then on it is like any other. */
+static void forgive_drain(struct connection *c)
+{
+    c->ended = c->ended == GUARD_EMPTY ? GUARD_NONE : c->ended;
+}
+
 void pool_take(struct pool *pool, struct connection *c, uint64_t now_us)
 {
+    (void)pthread_mutex_lock(&pool->lock);
     if (c->queue == &c->station->idle) {
-        (void)pthread_mutex_lock(&pool->lock);
         dequeue(c);
-        (void)pthread_mutex_unlock(&pool->lock);
+        forgive_drain(c);
         c->since_us = now_us; /* its next request begins now */
     }
+    (void)pthread_mutex_unlock(&pool->lock);
 }
 
 enum guard_cause pool_leave(struct pool *pool, struct connection *c)
@@ -262,8 +276,8 @@ enum guard_cause pool_leave(struct pool *pool, struct connection *c)
         dequeue(c);
         (void)pthread_mutex_unlock(&pool->lock);
     }
-    /* Only queued ones are ended. In a drain a request that was on its way is still answered. */
-    return c->ended == GUARD_EMPTY ? GUARD_NONE : c->ended;
+    forgive_drain(c); /* only queued ones are ended */
+    return c->ended;
 }
 
 void pool_drop(struct pool *pool, struct connection *c)

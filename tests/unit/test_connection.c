@@ -272,3 +272,34 @@ Test(accept, a_peer_that_may_not_connect_is_told_apart, .init = open_pool, .fini
     cr_assert_eq(cause, GUARD_PEER);
     cr_assert_eq(pool_count(&pool), 0);
 }
+
+Test(park, the_stdin_that_follows_begins_no_request, .init = open_pool, .fini = close_pool)
+{
+    struct connection *c = connect_one(0);
+    c->kept = true;
+    buf_append_str(&c->rest, "x"); /* parked with what came behind its request */
+    cr_assert_eq(pool_park(&pool, c), 0);
+    cr_assert_eq(c->queue, &station.waiting);
+    pool_take(&pool, c, 1);
+    buf_reset(&c->rest); /* and it was that STDIN only */
+    cr_assert_eq(pool_park(&pool, c), 0);
+    cr_assert_eq(c->queue, &station.idle);
+    pool_sweep(&pool, DEADLINE_US * 10);
+    cr_assert_str_eq(ended(), "n");
+    pool_take(&pool, c, DEADLINE_US * 10);
+    cr_assert_eq(c->since_us, DEADLINE_US * 10);
+}
+
+Test(drain, a_request_that_is_still_answered_may_be_late, .init = open_pool, .fini = close_pool)
+{
+    struct connection *c = connect_idle(0);
+    pool_drain(&pool);
+    cr_assert_str_eq(ended(), "y");
+    pool_take(&pool, c, 1);
+    c->guard.silent = false;
+    cr_assert_eq(pool_park(&pool, c), 0);
+    cr_assert_eq(station.waiting.left, 1);
+    pool_sweep(&pool, DEADLINE_US + 2);
+    cr_assert_eq(pool_leave(&pool, c), GUARD_DEADLINE);
+    cr_assert_eq(station.waiting.left, 0);
+}
