@@ -110,6 +110,47 @@ enum reason acceptor_accept(const struct acceptor *acceptor, struct acceptor_thr
                             struct span ap_req, const struct acceptor_ask *ask,
                             struct acceptor_result *out);
 
+/* What else there is to tell of an AP-REQ; nothing in it is secret. Times are seconds since 1970.
+ */
+struct acceptor_view {
+    bool use_session_key; /* the two ap-options */
+    bool mutual_required;
+    size_t ticket_bytes; /* of the ciphers */
+    size_t authenticator_bytes;
+    bool opened; /* the ticket; then the fields down to addresses are set */
+    int64_t auth_s;
+    int64_t start_s;
+    int64_t end_s;
+    int64_t renew_s;  /* 0: not renewable */
+    size_t addresses; /* that it is tied to; 0: any */
+    bool made;        /* the authenticator was opened; then the fields below are set */
+    int64_t made_s;   /* the client's time in it */
+    bool bound;       /* it names a channel binding */
+    bool has_flags;
+    uint32_t flags; /* that the client asked for: GSS_C_*_FLAG */
+};
+
+/*
+ * Tells what acceptor_accept would find, without an accept: fills in `out` as it does (no reply,
+ * nothing of GSS) and `view`, as far as it comes, and returns the same reason, or one that
+ * acceptor_accept comes to later: only libkrb5 checks the client's PAC and its path over realms.
+ * Without an acceptor only the cleartext is read, and KEYTAB_UNAVAILABLE is returned.
+ */
+enum reason acceptor_explain(const struct acceptor *acceptor, struct acceptor_thread *thread,
+                             struct span ap_req, uint64_t now_s, struct acceptor_result *out,
+                             struct acceptor_view *view);
+
+/* A KRB-ERROR (RFC 4120 5.9.1), as a peer sent it. */
+struct acceptor_error {
+    int32_t code;
+    char text[IDENTITY_TEXT_BYTES];    /* libkrb5's words for the code */
+    char service[IDENTITY_TEXT_BYTES]; /* of whom it speaks; "" if it does not fit */
+    int64_t server_s;                  /* the sender's clock */
+};
+
+/* Reads the DER bytes of a KRB-ERROR (0x7e ...); false if they are none. */
+bool acceptor_read_error(struct span error, struct acceptor_error *out);
+
 /* Wipes and empties a result for its next use; buffers keep their memory. */
 void acceptor_result_clear(struct acceptor_result *result);
 

@@ -32,6 +32,47 @@ struct spnego_token {
  */
 enum reason spnego_inspect(struct span token, struct spnego_token *out);
 
+/* What a token is on its outside. */
+enum spnego_form {
+    SPNEGO_FORM_OTHER,     /* nothing that is known, or broken */
+    SPNEGO_FORM_INIT,      /* NegTokenInit, in its frame or without */
+    SPNEGO_FORM_RESPONSE,  /* NegTokenResp */
+    SPNEGO_FORM_KRB5,      /* a krb5 token in a GSS frame */
+    SPNEGO_FORM_MECHANISM, /* another mechanism's token in a GSS frame */
+    SPNEGO_FORM_NTLM,
+    SPNEGO_FORM_NEGOEX,
+    SPNEGO_FORM_AP_REQ, /* messages of Kerberos, without a frame */
+    SPNEGO_FORM_AP_REP,
+    SPNEGO_FORM_KRB_ERROR
+};
+
+enum { SPNEGO_MECHS_MAX = 64, SPNEGO_MECH_BYTES = 160 };
+
+/* One layer of a token, for people; the spans borrow from the token, {NULL, 0} is not there. */
+struct spnego_view {
+    enum spnego_form form;
+    struct span mechs[SPNEGO_MECHS_MAX]; /* contents of OIDs: listed, or the frame's, or the one
+                                            that a NegTokenResp names */
+    size_t mech_count;
+    struct span flags; /* reqFlags: unused bits, then the bits */
+    int state;         /* of a NegTokenResp: 0 completed, 1 incomplete, 2 reject, 3 request-mic;
+                          -1 none */
+    struct span token; /* what is inside: look at it next */
+    struct span mic;   /* mechListMIC */
+    bool hints;        /* negHints, which only acceptors send (NegTokenInit2) */
+    size_t
+        promised; /* bytes that its outermost length asks for, if it is cut or too long; else 0 */
+};
+
+/*
+ * Tells what one layer of a token is, as strictly as spnego_inspect but without asking whether a
+ * client may send it. False, with what was found so far, when it is not whole.
+ */
+bool spnego_look(struct span token, struct spnego_view *out);
+
+/* "krb5 (1.2.840.113554.1.2.2)" in `out`; for an unknown OID the numbers alone, cut with "...". */
+const char *spnego_mech_text(struct span oid, char out[SPNEGO_MECH_BYTES]);
+
 /* Appends NegTokenResp accept-completed; `mech` and `response` (a GSS-framed krb5 token) may be
  * absent. */
 void spnego_format_completed(struct buf *out, struct span mech, struct span response);

@@ -34,7 +34,7 @@ static void describe_keys(const struct acceptor *acceptor, const struct service 
 /*
  * The ticket's cleartext into the result; -1 when its service does not fit what any keytab holds.
  */
-static int read_claims(const AP_REQ *ap_req, struct acceptor_result *out)
+int acceptor_read_claims(const AP_REQ *ap_req, struct acceptor_result *out)
 {
     const Ticket *ticket = &ap_req->ticket;
     const EncryptedData *part = &ticket->enc_part;
@@ -101,11 +101,11 @@ static enum reason find_key(const struct acceptor *acceptor, struct acceptor_res
 }
 
 /* Looks at the AP-REQ's cleartext: a key of ours must fit. */
-static enum reason inspect(const struct acceptor *acceptor, const AP_REQ *ap_req,
-                           struct acceptor_result *out, const struct service **service)
+enum reason acceptor_inspect(const struct acceptor *acceptor, const AP_REQ *ap_req,
+                             struct acceptor_result *out, const struct service **service)
 {
     const heim_octet_string *cipher = &ap_req->authenticator.cipher;
-    if (cipher->length == 0 || read_claims(ap_req, out) != 0) {
+    if (cipher->length == 0 || acceptor_read_claims(ap_req, out) != 0) {
         return REASON_BAD_TOKEN;
     }
     out->authenticator.max = cipher->length;
@@ -130,7 +130,7 @@ static int open_with(struct acceptor_thread *thread, const Ticket *ticket,
     return r;
 }
 
-static void read_figures(const EncTicketPart *part, uint64_t now_s, struct acceptor_result *out)
+void acceptor_read_figures(const EncTicketPart *part, uint64_t now_s, struct acceptor_result *out)
 {
     out->session_enctype = part->key.keytype;
     out->ticket_end_s = part->endtime > 0 ? (uint64_t)part->endtime : 0;
@@ -143,8 +143,9 @@ static void read_figures(const EncTicketPart *part, uint64_t now_s, struct accep
  * cleartext may give falsely. Returns -1 if the ticket cannot be opened; else `part` is to be
  * closed.
  */
-static int open_ticket(struct acceptor_thread *thread, const struct service *service,
-                       const Ticket *ticket, EncTicketPart *part, const struct acceptor_result *out)
+int acceptor_open_ticket(struct acceptor_thread *thread, const struct service *service,
+                         const Ticket *ticket, EncTicketPart *part,
+                         const struct acceptor_result *out)
 {
     for (size_t i = 0; i < service->key_count; i++) {
         const struct key_entry *key = &service->keys[i];
@@ -155,15 +156,15 @@ static int open_ticket(struct acceptor_thread *thread, const struct service *ser
     return -1;
 }
 
-static void close_ticket(EncTicketPart *part)
+void acceptor_close_ticket(EncTicketPart *part)
 {
     secret_wipe(part->key.keyvalue.data, part->key.keyvalue.length);
     free_EncTicketPart(part);
 }
 
 /* Decrypts the authenticator with the ticket's session key. */
-static int open_authenticator(krb5_context context, const EncTicketPart *part,
-                              const EncryptedData *sealed, Authenticator *authenticator)
+int acceptor_open_authenticator(krb5_context context, const EncTicketPart *part,
+                                const EncryptedData *sealed, Authenticator *authenticator)
 {
     krb5_crypto crypto = NULL;
     krb5_data plain = {0, NULL};
@@ -181,7 +182,7 @@ static int open_authenticator(krb5_context context, const EncTicketPart *part,
     return r;
 }
 
-static void close_authenticator(Authenticator *authenticator)
+void acceptor_close_authenticator(Authenticator *authenticator)
 {
     if (authenticator->subkey != NULL) {
         secret_wipe(authenticator->subkey->keyvalue.data, authenticator->subkey->keyvalue.length);
@@ -340,8 +341,8 @@ static enum reason accept_token(const struct service *service, struct span ap_re
 }
 
 /* The session key as the ticket has it, which must be what the cleartext says. */
-static enum reason check_session_key(const struct acceptor_options *options, int32_t claimed,
-                                     const struct acceptor_result *out)
+enum reason acceptor_check_session_key(const struct acceptor_options *options, int32_t claimed,
+                                       const struct acceptor_result *out)
 {
     if (!options->weak_allowed && keytab_enctype_weak(out->session_enctype)) {
         return REASON_WEAK_ENCTYPE;
@@ -350,9 +351,9 @@ static enum reason check_session_key(const struct acceptor_options *options, int
 }
 
 /* What only the authenticator tells. */
-static enum reason read_authenticator(const struct acceptor_options *options,
-                                      const Authenticator *authenticator, uint64_t now_s,
-                                      enum reason reason, struct acceptor_result *out)
+enum reason acceptor_read_authenticator(const struct acceptor_options *options,
+                                        const Authenticator *authenticator, uint64_t now_s,
+                                        enum reason reason, struct acceptor_result *out)
 {
     if (reason == REASON_CLOCK_SKEW) {
         out->has_skew = true;
@@ -379,9 +380,10 @@ static enum reason look_inside(const struct acceptor_options *options,
 {
     const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
     Authenticator authenticator;
-    read_figures(part, ask->now_s, out);
+    acceptor_read_figures(part, ask->now_s, out);
     if (accepted) {
-        const enum reason session = check_session_key(options, decoded->authenticator.etype, out);
+        const enum reason session =
+            acceptor_check_session_key(options, decoded->authenticator.etype, out);
         if (session != REASON_OK) {
             return session;
         }
@@ -390,11 +392,12 @@ static enum reason look_inside(const struct acceptor_options *options,
     if (!(accepted && wanted) && reason != REASON_CLOCK_SKEW) {
         return reason;
     }
-    if (open_authenticator(thread->context, part, &decoded->authenticator, &authenticator) != 0) {
+    if (acceptor_open_authenticator(thread->context, part, &decoded->authenticator,
+                                    &authenticator) != 0) {
         return accepted ? REASON_INTERNAL : reason; /* libkrb5 could, with the same key */
     }
-    reason = read_authenticator(options, &authenticator, ask->now_s, reason, out);
-    close_authenticator(&authenticator);
+    reason = acceptor_read_authenticator(options, &authenticator, ask->now_s, reason, out);
+    acceptor_close_authenticator(&authenticator);
     return reason;
 }
 
@@ -405,17 +408,17 @@ static enum reason accept_decoded(const struct acceptor *acceptor, struct accept
 {
     const struct service *service = NULL;
     EncTicketPart part;
-    enum reason reason = inspect(acceptor, decoded, out, &service);
+    enum reason reason = acceptor_inspect(acceptor, decoded, out, &service);
     if (reason != REASON_OK) {
         return reason;
     }
     reason = accept_token(service, ap_req, out);
-    if (open_ticket(thread, service, &decoded->ticket, &part, out) != 0) {
+    if (acceptor_open_ticket(thread, service, &decoded->ticket, &part, out) != 0) {
         const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
         return accepted ? REASON_INTERNAL : reason; /* libkrb5 could, with the same key */
     }
     reason = look_inside(&acceptor->options, thread, decoded, &part, ask, reason, out);
-    close_ticket(&part);
+    acceptor_close_ticket(&part);
     return reason;
 }
 

@@ -1,4 +1,7 @@
-/* The keys of an acceptor, as acceptor.c makes them and acceptor_accept.c uses them. */
+/*
+ * The keys of an acceptor, as acceptor.c makes them, and the steps of an accept, which
+ * acceptor_accept.c takes and acceptor_explain.c tells.
+ */
 #ifndef AUTH_ACCEPTOR_KEYS_H
 #define AUTH_ACCEPTOR_KEYS_H
 
@@ -6,6 +9,7 @@
 
 #include <gssapi/gssapi.h>
 #include <krb5.h>
+#include <krb5_asn1.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -58,5 +62,23 @@ krb5_crypto acceptor_ready_key(struct acceptor_thread *thread, const struct key_
 
 /* The service with this unparsed principal, or NULL. */
 struct service *acceptor_find(const struct acceptor *acceptor, const char *principal);
+
+/* The steps, as acceptor_accept.c describes them. */
+int acceptor_read_claims(const AP_REQ *ap_req, struct acceptor_result *out);
+enum reason acceptor_inspect(const struct acceptor *acceptor, const AP_REQ *ap_req,
+                             struct acceptor_result *out, const struct service **service);
+int acceptor_open_ticket(struct acceptor_thread *thread, const struct service *service,
+                         const Ticket *ticket, EncTicketPart *part,
+                         const struct acceptor_result *out);
+void acceptor_close_ticket(EncTicketPart *part);
+void acceptor_read_figures(const EncTicketPart *part, uint64_t now_s, struct acceptor_result *out);
+int acceptor_open_authenticator(krb5_context context, const EncTicketPart *part,
+                                const EncryptedData *sealed, Authenticator *authenticator);
+void acceptor_close_authenticator(Authenticator *authenticator);
+enum reason acceptor_check_session_key(const struct acceptor_options *options, int32_t claimed,
+                                       const struct acceptor_result *out);
+enum reason acceptor_read_authenticator(const struct acceptor_options *options,
+                                        const Authenticator *authenticator, uint64_t now_s,
+                                        enum reason reason, struct acceptor_result *out);
 
 #endif

@@ -17,6 +17,7 @@ static const struct {
 } commands[] = {
     {"serve", cmd_serve, "serve sign-in requests in the foreground"},
     {"check", cmd_check, "check configuration, keytabs, sockets and paths"},
+    {"explain", cmd_explain, "say what a token or an audit record means"},
 };
 
 const char *cmd_config_default(void)

@@ -11,13 +11,15 @@ enum {
     TAG_SEQUENCE = 0x30,
     TAG_GSS_FRAME = 0x60, /* [APPLICATION 0], RFC 2743 3.1 */
     TAG_AP_REQ = 0x6e,    /* [APPLICATION 14], RFC 4120 5.5.1 */
+    TAG_AP_REP = 0x6f,
+    TAG_KRB_ERROR = 0x7e,
     TAG_NEG_INIT = 0xa0,
     TAG_NEG_RESP = 0xa1,
 };
 
 enum { STATE_COMPLETED = 0, STATE_INCOMPLETE = 1, STATE_REJECT = 2 };
 
-enum { LENGTH_BYTES_MAX = 4, MECHS_MAX = 64 };
+enum { LENGTH_BYTES_MAX = 4 };
 
 enum mech { MECH_OTHER, MECH_SPNEGO, MECH_KRB5, MECH_MS_KRB5, MECH_NTLM };
 
@@ -212,7 +214,7 @@ static bool read_mech_list(struct span in, struct mech_list *out)
         struct span oid;
         enum mech mech;
 
-        if (i == MECHS_MAX || !take_oid(&in, &oid)) {
+        if (i == SPNEGO_MECHS_MAX || !take_oid(&in, &oid)) {
             return false;
         }
         mech = mech_of(oid);
@@ -346,6 +348,151 @@ enum reason spnego_inspect(struct span token, struct spnego_token *out)
     out->framed = is_spnego(token);
     out->response = out->framed && token.ptr[0] == TAG_NEG_RESP;
     return out->response ? inspect_response(token, out) : inspect_frame(token, out);
+}
+
+/* The OIDs of a mechTypes list into `out`. */
+static bool look_at_list(struct span list, struct spnego_view *out)
+{
+    while (list.len > 0) {
+        if (out->mech_count == SPNEGO_MECHS_MAX || !take_oid(&list, &out->mechs[out->mech_count])) {
+            return false;
+        }
+        out->mech_count++;
+    }
+    return out->mech_count > 0;
+}
+
+/* NegTokenInit, or what acceptors send: [3] is then negHints, and [4] the mechListMIC. */
+static bool look_at_init(struct span in, struct spnego_view *out)
+{
+    static const unsigned char types[4] = {TAG_SEQUENCE, TAG_BIT_STRING, TAG_OCTET_STRING,
+                                           TAG_OCTET_STRING};
+    static const unsigned char hinted[4] = {TAG_SEQUENCE, TAG_BIT_STRING, TAG_OCTET_STRING,
+                                            TAG_SEQUENCE};
+    struct neg_fields fields;
+
+    if (!read_fields(in, types, &fields)) {
+        if (!read_fields(in, hinted, &fields)) {
+            return false;
+        }
+        out->hints = true;
+        fields.items[3] = (struct span){NULL, 0};
+    }
+    out->flags = fields.items[1];
+    out->token = fields.items[2];
+    out->mic = fields.items[3];
+    return look_at_list(fields.items[0], out) &&
+           (out->flags.ptr == NULL || is_bit_string(out->flags));
+}
+
+static bool look_at_response(struct span in, struct spnego_view *out)
+{
+    static const unsigned char types[4] = {TAG_ENUMERATED, TAG_OID, TAG_OCTET_STRING,
+                                           TAG_OCTET_STRING};
+    struct neg_fields fields;
+
+    if (!read_fields(in, types, &fields)) {
+        return false;
+    }
+    if (fields.items[0].len == 1) {
+        out->state = fields.items[0].ptr[0];
+    }
+    if (fields.items[1].ptr != NULL) {
+        out->mechs[0] = fields.items[1];
+        out->mech_count = 1;
+    }
+    out->token = fields.items[2];
+    out->mic = fields.items[3];
+    return (fields.items[0].ptr == NULL || (out->state >= 0 && out->state <= 3)) &&
+           (out->mech_count == 0 || is_oid(out->mechs[0]));
+}
+
+/* A GSS frame: SPNEGO's, krb5's with its two bytes of token id, or another's. */
+static bool look_at_frame(struct span in, struct spnego_view *out)
+{
+    struct span oid;
+
+    if (!take_oid(&in, &oid)) {
+        return false;
+    }
+    if (mech_of(oid) == MECH_SPNEGO) {
+        out->form = SPNEGO_FORM_INIT;
+        return take_only(in, TAG_NEG_INIT, &in) && look_at_init(in, out);
+    }
+    out->mechs[out->mech_count++] = oid;
+    out->form = is_kerberos(mech_of(oid)) ? SPNEGO_FORM_KRB5 : SPNEGO_FORM_MECHANISM;
+    if (out->form == SPNEGO_FORM_MECHANISM) {
+        out->token = in;
+        return true;
+    }
+    out->token = in.len < 2 ? in : skip(in, 2);
+    return in.len >= 2;
+}
+
+/* The size that a token promises, and whose frame it is, when it ends too early or too late. */
+static void look_at_cut(struct span token, struct spnego_view *out)
+{
+    struct span in = token;
+    struct span oid;
+    unsigned char tag;
+    size_t len;
+
+    if (!read_header(&in, &tag, &len)) {
+        return;
+    }
+    out->promised = token.len - in.len + len;
+    if (tag == TAG_GSS_FRAME && take_oid(&in, &oid)) {
+        out->form = mech_of(oid) == MECH_SPNEGO ? SPNEGO_FORM_INIT
+                    : is_kerberos(mech_of(oid)) ? SPNEGO_FORM_KRB5
+                                                : SPNEGO_FORM_MECHANISM;
+    }
+}
+
+static enum spnego_form form_of(unsigned char tag)
+{
+    switch (tag) {
+    case TAG_NEG_INIT:
+        return SPNEGO_FORM_INIT;
+    case TAG_NEG_RESP:
+        return SPNEGO_FORM_RESPONSE;
+    case TAG_AP_REQ:
+        return SPNEGO_FORM_AP_REQ;
+    case TAG_AP_REP:
+        return SPNEGO_FORM_AP_REP;
+    case TAG_KRB_ERROR:
+        return SPNEGO_FORM_KRB_ERROR;
+    default:
+        return SPNEGO_FORM_OTHER;
+    }
+}
+
+bool spnego_look(struct span token, struct spnego_view *out)
+{
+    struct span contents;
+
+    *out = (struct spnego_view){.state = -1};
+    if (is_ntlmssp(token)) {
+        out->form = SPNEGO_FORM_NTLM;
+        return true;
+    }
+    if (starts_with(token, "NEGOEXTS", 8)) {
+        out->form = SPNEGO_FORM_NEGOEX;
+        return true;
+    }
+    if (token.len == 0) {
+        return false;
+    }
+    out->form = form_of(token.ptr[0]);
+    if (!take_only(token, token.ptr[0], &contents)) {
+        look_at_cut(token, out);
+        return false;
+    }
+    if (token.ptr[0] == TAG_GSS_FRAME) {
+        return look_at_frame(contents, out);
+    }
+    return out->form == SPNEGO_FORM_INIT       ? look_at_init(contents, out)
+           : out->form == SPNEGO_FORM_RESPONSE ? look_at_response(contents, out)
+                                               : out->form != SPNEGO_FORM_OTHER;
 }
 
 /* How many bytes follow the first one of a length. */

@@ -750,6 +750,171 @@ Test(format, what_does_not_fit_fails_the_buf)
     buf_clear(&out);
 }
 
+/* What spnego_look says of one layer, for people. */
+static bool look(const char *text, struct buf *built, struct spnego_view *out)
+{
+    build(built, text);
+    memset(out, 0xa5, sizeof(*out)); /* everything that counts must be written */
+    return spnego_look(buf_span(built), out);
+}
+
+Test(look, says_what_each_form_is)
+{
+    static const struct {
+        const char *token;
+        enum spnego_form form;
+        bool whole;
+    } cases[] = {
+        {INIT(MECHS(KRB5) TOKEN(GOOD)), SPNEGO_FORM_INIT, true},
+        {"a0{30{" MECHS(KRB5) "}}", SPNEGO_FORM_INIT, true},
+        {INIT(MECHS("")), SPNEGO_FORM_INIT, false},
+        {INIT(MECHS(KRB5) "a1{03{08 00}}"), SPNEGO_FORM_INIT, false},
+        {INIT(MECHS(KRB5) "a2{03{00}}"), SPNEGO_FORM_INIT, false},
+        {RESP("a0{0a{01}}" TOKEN(GOOD)), SPNEGO_FORM_RESPONSE, true},
+        {RESP("a0{0a{04}}"), SPNEGO_FORM_RESPONSE, false},
+        {RESP("a1{06{80}}"), SPNEGO_FORM_RESPONSE, false},
+        {GOOD, SPNEGO_FORM_KRB5, true},
+        {"60{" KRB5 "01}", SPNEGO_FORM_KRB5, false},
+        {"60{" OTHER "0102}", SPNEGO_FORM_MECHANISM, true},
+        {NTLMSSP, SPNEGO_FORM_NTLM, true},
+        {"\"NEGOEXTS\" 00", SPNEGO_FORM_NEGOEX, true},
+        {AP_REQ, SPNEGO_FORM_AP_REQ, true},
+        {AP_REQ "00", SPNEGO_FORM_AP_REQ, false},
+        {"6f{00}", SPNEGO_FORM_AP_REP, true},
+        {"7e{00}", SPNEGO_FORM_KRB_ERROR, true},
+        {"\"garbage\"", SPNEGO_FORM_OTHER, false},
+        {"30{00}", SPNEGO_FORM_OTHER, false},
+        {"", SPNEGO_FORM_OTHER, false},
+        {"60", SPNEGO_FORM_OTHER, false},
+    };
+    struct buf built = {0};
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct spnego_view v;
+
+        cr_assert_eq(look(cases[i].token, &built, &v), cases[i].whole, "%s", cases[i].token);
+        cr_assert_eq(v.form, cases[i].form, "%s: form %d", cases[i].token, v.form);
+    }
+    buf_clear(&built);
+}
+
+Test(look, gives_every_part_of_an_init)
+{
+    struct buf built = {0};
+    struct spnego_view v;
+
+    cr_assert(
+        look(INIT(MECHS(WINDOWS_LIST) "a1{03{01 62}}" TOKEN(GOOD) "a3{04{0102}}"), &built, &v));
+    cr_assert_eq(v.mech_count, 4);
+    assert_bytes(v.mechs[0], OID_MS_KRB5, "first");
+    assert_bytes(v.mechs[1], OID_KRB5, "second");
+    assert_bytes(v.flags, "0162", "reqFlags");
+    assert_bytes(v.token, GOOD, "mechToken");
+    assert_bytes(v.mic, "0102", "mechListMIC");
+    cr_assert(!v.hints && v.state == -1 && v.promised == 0);
+    cr_assert(look(INIT(MECHS(KRB5) "a3{30{}}"), &built, &v));
+    cr_assert(v.hints && v.mic.ptr == NULL && v.token.ptr == NULL);
+    buf_clear(&built);
+}
+
+Test(look, gives_every_part_of_an_answer_and_of_a_krb5_frame)
+{
+    struct buf built = {0};
+    struct spnego_view v;
+
+    cr_assert(look(RESP("a0{0a{02}} a1{" NTLM "}" TOKEN("07") "a3{04{}}"), &built, &v));
+    cr_assert_eq(v.state, 2);
+    cr_assert_eq(v.mech_count, 1);
+    assert_bytes(v.token, "07", "token");
+    cr_assert(v.mic.ptr != NULL && v.mic.len == 0);
+    cr_assert(look("60{" MS_KRB5 "0300 7e{00}}", &built, &v));
+    cr_assert_eq(v.form, SPNEGO_FORM_KRB5);
+    assert_bytes(v.mechs[0], OID_MS_KRB5, "the frame's");
+    assert_bytes(v.token, "7e{00}", "behind the token id");
+    buf_clear(&built);
+}
+
+Test(look, a_list_that_is_too_long_is_not_whole)
+{
+    char text[4096] = "60{06{2b0601050502} a0{30{a0{30{";
+    struct buf built = {0};
+    struct spnego_view v;
+
+    for (size_t i = 0; i < SPNEGO_MECHS_MAX; i++) {
+        strcat(text, "06{2a03}");
+    }
+    size_t at = strlen(text);
+    strcpy(text + at, "}}}}}");
+    cr_assert(look(text, &built, &v));
+    cr_assert_eq(v.mech_count, SPNEGO_MECHS_MAX);
+    strcpy(text + at, "06{2a03}}}}}}");
+    cr_assert(!look(text, &built, &v));
+    cr_assert_eq(v.mech_count, SPNEGO_MECHS_MAX, "and nothing is written behind the list");
+    buf_clear(&built);
+}
+
+/* Every part lies in the token, wherever it is cut, and the cut is told from the length. */
+Test(look, a_cut_token_is_still_called_what_it_is)
+{
+    struct buf built = {0};
+
+    for (size_t i = 0; i < sizeof(whole_tokens) / sizeof(whole_tokens[0]); i++) {
+        build(&built, whole_tokens[i]);
+        for (size_t len = 0; len <= built.len; len++) {
+            unsigned char *copy = copy_exact(built.ptr, len);
+            struct spnego_view v;
+            bool whole = spnego_look(span_make(copy, len), &v);
+
+            cr_assert_eq(whole, len == built.len, "cut at %zu", len);
+            cr_assert(whole || len < 4 || v.promised == built.len, "cut at %zu: %zu", len,
+                      v.promised);
+            cr_assert(len < 20 || v.form != SPNEGO_FORM_OTHER, "cut at %zu", len);
+            for (size_t n = 0; n < v.mech_count; n++) {
+                cr_assert(lies_within(v.mechs[n], span_make(copy, len)));
+            }
+            cr_assert(v.token.ptr == NULL || lies_within(v.token, span_make(copy, len)));
+            free(copy);
+        }
+    }
+    buf_clear(&built);
+}
+
+Test(look, mechanisms_have_names_and_numbers)
+{
+    static const struct {
+        const char *oid;
+        const char *text;
+    } cases[] = {
+        {OID_KRB5, "krb5 (1.2.840.113554.1.2.2)"},
+        {OID_MS_KRB5, "MS-krb5 (1.2.840.48018.1.2.2)"},
+        {"2b06010401823702020a", "NTLM (1.3.6.1.4.1.311.2.2.10)"},
+        {"2b06010401823702021e", "NEGOEX (1.3.6.1.4.1.311.2.2.30)"},
+        {"2b0601050502", "SPNEGO (1.3.6.1.5.5.2)"},
+        {"2a0304", "1.2.3.4"},
+        {"00", "0.0"},
+        {"4f", "1.39"},
+        {"50", "2.0"},
+        {"8837", "2.999"},
+        {"2a81ffffffffffffffff7f", "1.2.18446744073709551615"},
+        {"2a82ffffffffffffffff7f", "1.2..."},
+    };
+    struct buf built = {0};
+    char text[SPNEGO_MECH_BYTES];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        build(&built, cases[i].oid);
+        cr_assert_str_eq(spnego_mech_text(buf_span(&built), text), cases[i].text);
+    }
+    buf_reset(&built);
+    for (size_t i = 0; i < 4 * SPNEGO_MECH_BYTES; i++) {
+        buf_append_byte(&built, 0x7f);
+    }
+    cr_assert(strlen(spnego_mech_text(buf_span(&built), text)) < SPNEGO_MECH_BYTES);
+    cr_assert_str_eq(text + strlen(text) - 3, "...");
+    buf_clear(&built);
+}
+
 TestSuite(inspect, .timeout = 60);
 TestSuite(hostile, .timeout = 100);
+TestSuite(look, .timeout = 60);
 TestSuite(format, .timeout = 100);
