@@ -350,6 +350,25 @@ static void try_longer_and_shorter(struct span token)
     }
 }
 
+/* What people are told of it: every part lies in the token, and what may be sent is whole. */
+static void try_look(struct span token, enum reason reason)
+{
+    struct spnego_view v;
+    const bool whole = spnego_look(token, &v);
+    const struct span parts[] = {v.flags, v.token, v.mic};
+    require(whole || (reason != REASON_OK && reason != REASON_CONTINUE));
+    require(v.mech_count <= SPNEGO_MECHS_MAX && (!whole || v.form != SPNEGO_FORM_OTHER));
+    for (size_t i = 0; i < v.mech_count; i++) {
+        require(lies_within(v.mechs[i], token));
+    }
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        require(parts[i].ptr == NULL || lies_within(parts[i], token));
+    }
+    if (v.token.len > 0) {
+        try_look(v.token, REASON_BAD_TOKEN);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static unsigned char large[1 << 17];
@@ -360,6 +379,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_form(token, reason, &t);
         try_longer_and_shorter(token);
     }
+    try_look(token, reason);
     try_as_mech_token(token);
     try_as_fields(token);
     try_list_of(size % 66);

@@ -18,10 +18,16 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { COMPONENTS_MAX = 2 };
+
 static const char usage[] =
     "usage: ticketseal -k KEYTAB -c CCACHE [option]...\n"
     "  -u CLIENT      default alice@EXAMPLE.TEST; \\n, \\@ and \\/ as in krb5_parse_name\n"
-    "  -U COMPONENT   the client is this one component, byte for byte, of realm EXAMPLE.TEST\n"
+    "  -U COMPONENT   the client is this one component, byte for byte, of realm EXAMPLE.TEST; with "
+    "a\n"
+    "                 second -U of these two\n"
+    "  -R REALM       the realm of -U, byte for byte\n"
+    "  -0             a byte 1 of the last -U is a byte 0 in the ticket\n"
     "  -s SERVICE     named in the ticket; default HTTP/www.example.test@EXAMPLE.TEST\n"
     "  -K SERVICE     whose key of the keytab seals it; default as -s\n"
     "  -r             seal with a random key instead\n"
@@ -32,13 +38,19 @@ static const char usage[] =
     "  -N ENCTYPE     named in the ticket, whatever the key is; a number\n"
     "  -a SECONDS     authenticated and started so long from now; default -60\n"
     "  -z SECONDS     ends so long from now; default 36000\n"
-    "  -d BYTES       of authorization data that nobody needs to understand; default none\n";
+    "  -d BYTES       of authorization data that nobody needs to understand; default none\n"
+    "  -t REALMS      transited on the way here, as they stand in the ticket\n"
+    "  -y NUMBER      how those are written; default 1, DOMAIN-X500-COMPRESS\n"
+    "  -T             the KDC has checked them\n";
 
 struct options {
     const char *keytab;
     const char *ccache;
     const char *client;
-    const char *component;
+    const char *components[COMPONENTS_MAX];
+    size_t component_count;
+    const char *realm;
+    bool nul;
     const char *service;
     const char *key_service;
     bool random_key;
@@ -50,6 +62,9 @@ struct options {
     long start_s;
     long end_s;
     size_t data_bytes;
+    const char *transited;
+    int transited_type;
+    bool transited_checked;
 };
 
 static krb5_context context;
@@ -69,6 +84,17 @@ static krb5_principal principal_parse(const char *text)
     krb5_principal principal;
     need(krb5_parse_name(context, text, &principal), text);
     return principal;
+}
+
+static krb5_principal client_make(const struct options *options)
+{
+    krb5_principal client;
+    if (options->component_count == 0)
+        return principal_parse(options->client);
+    need(krb5_make_principal(context, &client, options->realm, options->components[0],
+                             options->components[1], NULL),
+         "client");
+    return client;
 }
 
 static krb5_enctype enctype_parse(const char *text)
@@ -134,11 +160,24 @@ static EncTicketPart part_fill(const struct options *options, krb5_principal cli
     part.key = session;
     part.crealm = client->realm;
     part.cname = client->name;
-    part.transited.tr_type = DOMAIN_X500_COMPRESS;
+    part.flags.transited_policy_checked = options->transited_checked;
+    part.transited.tr_type = options->transited_type;
+    part.transited.contents.length = strlen(options->transited);
+    part.transited.contents.data = (void *)(uintptr_t)options->transited;
     part.authtime = start;
     part.starttime = &start;
     part.endtime = now + options->end_s;
     return part;
+}
+
+/* The library has no way to write a NUL. */
+static void nul_put(const struct options *options, unsigned char *plain, size_t length)
+{
+    const char *component = options->components[options->component_count - 1];
+    const size_t size = strlen(component);
+    unsigned char *found = memmem(plain, length, component, size);
+    for (size_t i = 0; found != NULL && i < size; i++)
+        found[i] = found[i] == 1 ? 0 : found[i];
 }
 
 static krb5_data ticket_seal(const struct options *options, krb5_principal client,
@@ -163,6 +202,8 @@ static krb5_data ticket_seal(const struct options *options, krb5_principal clien
     }
     ASN1_MALLOC_ENCODE(EncTicketPart, plain, length, &part, &size, code);
     need(code, "encoding");
+    if (options->nul)
+        nul_put(options, plain, length);
     need(krb5_crypto_init(context, &key, 0, &crypto), "key");
     need(krb5_encrypt_EncryptedData(context, crypto, KRB5_KU_TICKET, plain, length, kvno,
                                     &ticket.enc_part),
@@ -201,11 +242,40 @@ static void ticket_store(const struct options *options, krb5_principal client,
     krb5_free_principal(context, creds.server);
 }
 
+/* What is sealed of the client and of its way here. */
+static bool client_option(int option, struct options *options)
+{
+    switch (option) {
+    case 'U':
+        if (options->component_count < COMPONENTS_MAX)
+            options->components[options->component_count++] = optarg;
+        break;
+    case 'R':
+        options->realm = optarg;
+        break;
+    case '0':
+        options->nul = true;
+        break;
+    case 't':
+        options->transited = optarg;
+        break;
+    case 'y':
+        options->transited_type = (int)strtol(optarg, NULL, 10);
+        break;
+    case 'T':
+        options->transited_checked = true;
+        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
 static void options_read(int argc, char **argv, struct options *options)
 {
     int option;
 
-    while ((option = getopt(argc, argv, "k:c:u:U:s:K:rn:V:e:E:N:a:z:d:")) != -1) {
+    while ((option = getopt(argc, argv, "k:c:u:U:R:0s:K:rn:V:e:E:N:a:z:t:y:Td:")) != -1) {
         switch (option) {
         case 'k':
             options->keytab = optarg;
@@ -215,9 +285,6 @@ static void options_read(int argc, char **argv, struct options *options)
             break;
         case 'u':
             options->client = optarg;
-            break;
-        case 'U':
-            options->component = optarg;
             break;
         case 's':
             options->service = optarg;
@@ -253,11 +320,14 @@ static void options_read(int argc, char **argv, struct options *options)
             options->data_bytes = strtoul(optarg, NULL, 10);
             break;
         default:
-            fputs(usage, stderr);
-            exit(64);
+            if (!client_option(option, options)) {
+                fputs(usage, stderr);
+                exit(64);
+            }
         }
     }
-    if (options->keytab == NULL || options->ccache == NULL || optind != argc) {
+    if (options->keytab == NULL || options->ccache == NULL || optind != argc ||
+        (options->nul && options->component_count == 0)) {
         fputs(usage, stderr);
         exit(64);
     }
@@ -267,9 +337,11 @@ int main(int argc, char **argv)
 {
     struct options options = {.client = "alice@EXAMPLE.TEST",
                               .service = "HTTP/www.example.test@EXAMPLE.TEST",
+                              .realm = "EXAMPLE.TEST",
                               .start_s = -60,
-                              .end_s = 36000};
-    krb5_principal client;
+                              .end_s = 36000,
+                              .transited = "",
+                              .transited_type = DOMAIN_X500_COMPRESS};
     krb5_keyblock session;
     krb5_enctype enctype;
 
@@ -278,11 +350,7 @@ int main(int argc, char **argv)
         fputs("ticketseal: no Kerberos library context\n", stderr);
         return 1;
     }
-    if (options.component != NULL)
-        need(krb5_make_principal(context, &client, "EXAMPLE.TEST", options.component, NULL),
-             "client");
-    else
-        client = principal_parse(options.client);
+    krb5_principal client = client_make(&options);
     enctype = enctype_parse(options.session_enctype);
     if (enctype == 0)
         enctype = enctype_parse(options.enctype);
