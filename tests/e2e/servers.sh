@@ -40,6 +40,7 @@
 #   tls             HTTPS; the port is not used then
 #   h2              HTTP/2 over TLS
 #   h2c             HTTP/2 with prior knowledge on the plain port
+#   h2_upload       a body over HTTP/2
 #   ssi             /secure/page.shtml, which includes /secure/part.html
 #   index           page.html as the index of /secure/
 #   rewrite         /moved/X, rewritten inside the server to /secure/X
