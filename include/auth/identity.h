@@ -27,8 +27,8 @@ static inline const char *identity_realm(const struct identity *identity)
 /*
  * Reads an exported krb5 mechanism name (RFC 2743 3.2, RFC 4121) into `out`.
  * NO_PRINCIPAL if it is none or does not fit; NAME_REFUSED if a component or the realm is empty,
- * holds a quoted character (@ / \ and control bytes), is not UTF-8, begins or ends with a space, or
- * is anonymous. `out->principal` is then a printable form for the record.
+ * holds a quoted character (@ / \ and control bytes), is not UTF-8, holds a space or an invisible
+ * character, or is anonymous. `out->principal` is then a printable form for the record.
  */
 enum reason identity_read(struct span exported, struct identity *out);
 

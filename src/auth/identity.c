@@ -124,15 +124,16 @@ static size_t good_character(const unsigned char *p, size_t len)
     static const unsigned smallest[] = {0, 0, 0x80, 0x800, 0x10000};
     const bool surrogate = code >= 0xd800 && code <= 0xdfff;
     /*
-     * C1 controls, line separators and the marks that turn the direction of text deceive a reader.
+     * C1 controls, line separators, invisible characters and the marks that turn the direction of
+     * text deceive a reader.
      */
-    const bool deceiving = (code >= 0x80 && code <= 0x9f) || (code >= 0x2028 && code <= 0x202e) ||
-                           (code >= 0x2066 && code <= 0x2069);
+    const bool deceiving =
+        (code >= 0x80 && code <= 0x9f) || code == 0x61c || (code >= 0x200b && code <= 0x200f) ||
+        (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x2069) || code == 0xfeff;
     return code < smallest[need] || code > 0x10ffff || surrogate || deceiving ? 0 : need;
 }
 
-/* Component or realm: not empty, no quoted character, no space at a border (servers trim header
- * values). */
+/* Component or realm: not empty, no quoted character (libkrb5 quotes every space, too). */
 static bool good_part(const char *part, size_t len)
 {
     if (len == 0 || part[0] == ' ' || part[len - 1] == ' ') {

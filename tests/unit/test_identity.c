@@ -73,6 +73,13 @@ Test(read, refuses_what_could_be_taken_for_another_user)
         {"a C1 control", "a\xc2\x85@R", 5},
         {"a line separator", "a\xe2\x80\xa8@R", 6},
         {"a right-to-left override", "a\xe2\x80\xae@R", 6},
+        {"a left-to-right mark", "a\xe2\x80\x8e@R", 6},
+        {"an Arabic letter mark", "a\xd8\x9c@R", 5},
+        {"an invisible character", "a\xe2\x80\x8b@R", 6},
+        {"a byte order mark",
+         "\xef\xbb\xbf"
+         "a@R",
+         6},
         {"anonymous", "WELLKNOWN/ANONYMOUS@R", 21},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
