@@ -20,24 +20,23 @@ struct subject {
     const struct keytab *keytab;
 };
 
-static void check_view(struct report *report, const struct subject *s)
+static void check_view(struct report *report, const struct subject *s, const char *path)
 {
     char user[REPORT_ACCOUNT_BYTES];
     struct view view;
 
-    view_try(s->config, VIEW_READ, s->site->keytab, &view);
+    view_try(s->config, VIEW_READ, path, &view);
     (void)report_user(view.uid, user);
     if (view.answer == VIEW_GRANTED) {
-        report_line(report, REPORT_OK, "site %s: %s can read %s", s->site->id, user,
-                    s->site->keytab);
+        report_line(report, REPORT_OK, "site %s: %s can read %s", s->site->id, user, path);
     } else if (view.answer == VIEW_REFUSED) {
         report_line(report, REPORT_FINDING, "site %s: %s cannot read %s: %s%s%s", s->site->id, user,
-                    s->site->keytab, strerror(view.error), view.stopped[0] != '\0' ? ", at " : "",
+                    path, strerror(view.error), view.stopped[0] != '\0' ? ", at " : "",
                     view.stopped);
     } else {
         report_line(report, REPORT_UNDECIDED,
                     "site %s: whether the daemon's user can read %s is not known: %s", s->site->id,
-                    s->site->keytab, strerror(view.error));
+                    path, strerror(view.error));
     }
 }
 
@@ -246,7 +245,7 @@ static void check_keytab(struct report *report, const struct subject *s)
 
     if (shown == NULL) {
         check_file(report, s);
-        check_view(report, s);
+        check_view(report, s, s->site->keytab);
     } else {
         report_line(report, REPORT_OK, "site %s: the keytab of site %s", s->site->id, shown->id);
     }
@@ -265,13 +264,16 @@ static void check_keytab(struct report *report, const struct subject *s)
     keytab_free(keytab);
 }
 
-static void check_certificates(struct report *report, const struct config_site *site)
+static void check_certificates(struct report *report, const struct subject *s)
 {
+    const struct config_site *site = s->site;
+
     for (size_t i = 0; i < site->certificates.count; i++) {
         const char *path = site->certificates.items[i];
         struct binding_list bindings;
         struct fault fault = {"", ""};
 
+        check_view(report, s, path);
         if (binding_load(&site->certificates.items[i], 1, &bindings, &fault) == 0) {
             report_line(report, REPORT_OK, "site %s: channel bindings of %s", site->id, path);
             binding_free(&bindings);
@@ -290,7 +292,7 @@ void check_sites(struct report *report, const struct config *config)
         const struct config_site *site = &config->sites.items[i];
 
         check_keytab(report, &(struct subject){config, site, NULL});
-        check_certificates(report, site);
+        check_certificates(report, &(struct subject){config, site, NULL});
         if (site->rules.count == 0) {
             report_line(report, REPORT_WARNING, "site %s: `allow` is empty: it grants nobody",
                         site->id);

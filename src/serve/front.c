@@ -147,6 +147,21 @@ static int fill_pipe(struct thread *t, const struct guard *guard)
                : -1;
 }
 
+/*
+ * Once more with a pipe that may be a larger one: when many processes of the user had pipes, ours
+ * was made small. What was written of the request is gone with the old one.
+ */
+static int fill_new_pipe(struct thread *t, const struct guard *guard)
+{
+    close_pipe(t);
+    if (open_pipe(t) == 0 && fill_pipe(t, guard) == 0) {
+        return 0;
+    }
+    close_pipe(t);
+    (void)open_pipe(t); /* if not, the next request tries again */
+    return -1;
+}
+
 /* Where a parameter of the request goes; the first of several counts, as in FCGX_GetParam. */
 static struct span *find_field(struct request *q, struct span parameter)
 {
@@ -237,9 +252,8 @@ static int put_answer(struct thread *t, const struct connection *c)
 /* Decodes, decides, answers. Returns NONE, or why the connection must go. */
 static enum guard_cause serve_request(struct thread *t, struct connection *c)
 {
-    if (fill_pipe(t, &c->guard) != 0) {
-        close_pipe(t);
-        return open_pipe(t) == 0 ? GUARD_TOO_LARGE : GUARD_MEMORY;
+    if (fill_pipe(t, &c->guard) != 0 && fill_new_pipe(t, &c->guard) != 0) {
+        return GUARD_MEMORY;
     }
     t->fcgx.ipcFd = t->pipe[0];
     t->fcgx.keepConnection = 1;
