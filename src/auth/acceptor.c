@@ -260,14 +260,20 @@ krb5_crypto acceptor_ready_key(struct acceptor_thread *thread, const struct key_
     return crypto;
 }
 
+void acceptor_forget_keys(struct acceptor_thread *thread)
+{
+    for (size_t i = 0; i < READY_KEYS; i++) {
+        if (thread->ready[i].key != NULL) {
+            krb5_crypto_destroy(thread->context, thread->ready[i].crypto);
+        }
+        thread->ready[i] = (struct ready_key){NULL, NULL};
+    }
+}
+
 void acceptor_thread_close(struct acceptor_thread *thread)
 {
     if (thread != NULL) {
-        for (size_t i = 0; i < READY_KEYS; i++) {
-            if (thread->ready[i].key != NULL) {
-                krb5_crypto_destroy(thread->context, thread->ready[i].crypto);
-            }
-        }
+        acceptor_forget_keys(thread);
         krb5_free_context(thread->context);
         free(thread);
     }

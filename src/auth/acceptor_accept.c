@@ -413,9 +413,15 @@ static enum reason accept_decoded(const struct acceptor *acceptor, struct accept
         return reason;
     }
     reason = accept_token(service, ap_req, out);
-    if (acceptor_open_ticket(thread, service, &decoded->ticket, &part, out) != 0) {
-        const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
-        return accepted ? REASON_INTERNAL : reason; /* libkrb5 could, with the same key */
+    const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
+    int opened = acceptor_open_ticket(thread, service, &decoded->ticket, &part, out);
+    if (opened != 0 && accepted) {
+        /* libkrb5 could, with the same key: one made ready when memory was short stays broken. */
+        acceptor_forget_keys(thread);
+        opened = acceptor_open_ticket(thread, service, &decoded->ticket, &part, out);
+    }
+    if (opened != 0) {
+        return accepted ? REASON_INTERNAL : reason;
     }
     reason = look_inside(&acceptor->options, thread, decoded, &part, ask, reason, out);
     acceptor_close_ticket(&part);

@@ -60,6 +60,9 @@ struct acceptor_thread {
 /* The key made ready for this thread, which keeps it; NULL: no memory. */
 krb5_crypto acceptor_ready_key(struct acceptor_thread *thread, const struct key_entry *key);
 
+/* Gives up all that was made ready for this thread. */
+void acceptor_forget_keys(struct acceptor_thread *thread);
+
 /* The service with this unparsed principal, or NULL. */
 struct service *acceptor_find(const struct acceptor *acceptor, const char *principal);
 
