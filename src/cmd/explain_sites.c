@@ -4,6 +4,7 @@
 #include "auth/binding.h"
 #include "auth/keytab.h"
 #include "auth/policy.h"
+#include "cmd/view.h"
 #include "wire/http.h"
 
 #include <inttypes.h>
@@ -23,6 +24,7 @@ struct look {
     struct acceptor_view view;
     enum reason reason;
     bool loaded; /* the keytab could be read */
+    bool hidden; /* by us only: the daemon's user cannot */
     struct fault fault;
 };
 
@@ -72,6 +74,15 @@ static bool is_own_service(const struct look *look)
     return false;
 }
 
+/* Whether the daemon's user may read what we, who may be root, can read. */
+static bool is_readable(const struct look *look)
+{
+    struct view view;
+
+    view_try(look->e->config, VIEW_READ, look->site->keytab, &view);
+    return view.answer != VIEW_REFUSED;
+}
+
 /* What the daemon would find, up to the rules; the replay table is left alone. */
 static void judge(struct look *look)
 {
@@ -100,6 +111,10 @@ static void judge(struct look *look)
         binding_free(&bindings);
     }
     keytab_free(keytab);
+    if (look->loaded && !is_readable(look)) {
+        look->hidden = true;
+        look->reason = REASON_KEYTAB_UNAVAILABLE;
+    }
     if ((look->reason == REASON_OK || look->reason == REASON_NAME_REFUSED) &&
         !is_own_service(look)) {
         look->reason = REASON_WRONG_SERVICE;
@@ -230,6 +245,12 @@ static int say_site(const struct look *look)
         say_closed(look);
     }
     explain_rotation(1, look->result->claimed_kvno, look->result->kvno_newest);
+    if (look->hidden) {
+        explain_line(1, "keytab", "the daemon's user cannot read it; `spnegate check` says more");
+    }
+    explain_line(1, "note",
+                 "this is what the files say now; a daemon whose reload was refused still "
+                 "has what it loaded before");
     return say_verdict(look);
 }
 
@@ -262,7 +283,7 @@ static int say_all(struct look *look)
     for (unsigned pass = 0; pass < 2 && !known; pass++) {
         for (size_t i = 0; i < config->sites.count; i++) {
             look->site = &config->sites.items[i];
-            look->loaded = false;
+            look->loaded = look->hidden = false;
             acceptor_result_clear(look->result);
             judge(look);
             if ((look->loaded && look->reason != REASON_UNKNOWN_SERVICE) || pass == 1) {

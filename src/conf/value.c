@@ -388,7 +388,7 @@ const char *value_server_parameter(const char *text)
     for (size_t i = 0; wrong == NULL && i < sizeof refused / sizeof refused[0]; i++) {
         if (strncmp(text, refused[i], strlen(refused[i])) == 0) {
             wrong = "is a parameter that clients can choose, or that is the same in all requests; "
-                    "take one that the web server makes, for example UNIQUE_ID";
+                    "take one that the web server makes: UNIQUE_ID (Apache) or REQUEST_ID (nginx)";
         }
     }
     return wrong;
