@@ -401,6 +401,28 @@ static enum reason look_inside(const struct acceptor_options *options,
     return reason;
 }
 
+/*
+ * libkrb5 reads them only when no KDC has checked them, and then they must be a list as KDCs write
+ * it: no empty parts, no quoting, no control bytes. RFC 4120 section 3.3.3.2 has more forms.
+ */
+bool acceptor_transited_is_plain(const EncTicketPart *part)
+{
+    const heim_octet_string *realms = &part->transited.contents;
+    const unsigned char *bytes = realms->data;
+    bool empty = realms->length > 0;
+    if (part->flags.transited_policy_checked) {
+        return true;
+    }
+    for (size_t i = 0; i < realms->length; i++) {
+        const unsigned char c = bytes[i];
+        if (c < 0x20 || c > 0x7e || c == '\\' || (c == ',' && empty)) {
+            return false;
+        }
+        empty = c == ',' || (empty && c == ' ');
+    }
+    return !empty;
+}
+
 /* What the cleartext says, libkrb5's verdict, and what the opened ticket says, in this order. */
 static enum reason accept_decoded(const struct acceptor *acceptor, struct acceptor_thread *thread,
                                   const AP_REQ *decoded, struct span ap_req,
@@ -412,9 +434,13 @@ static enum reason accept_decoded(const struct acceptor *acceptor, struct accept
     if (reason != REASON_OK) {
         return reason;
     }
+    int opened = acceptor_open_ticket(thread, service, &decoded->ticket, &part, out);
+    if (opened == 0 && !acceptor_transited_is_plain(&part)) {
+        acceptor_close_ticket(&part);
+        return REASON_BAD_TOKEN;
+    }
     reason = accept_token(service, ap_req, out);
     const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
-    int opened = acceptor_open_ticket(thread, service, &decoded->ticket, &part, out);
     if (opened != 0 && accepted) {
         /* libkrb5 could, with the same key: one made ready when memory was short stays broken. */
         acceptor_forget_keys(thread);

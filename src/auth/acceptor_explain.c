@@ -156,6 +156,7 @@ static enum reason explain_decoded(const struct acceptor *acceptor, struct accep
         return REASON_WRONG_KEY;
     }
     reason = explain_opened(acceptor, thread, decoded, &part, &ask, out, view);
+    reason = acceptor_transited_is_plain(&part) ? reason : REASON_BAD_TOKEN;
     acceptor_close_ticket(&part);
     return reason;
 }

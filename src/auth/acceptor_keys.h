@@ -74,6 +74,7 @@ int acceptor_open_ticket(struct acceptor_thread *thread, const struct service *s
                          const Ticket *ticket, EncTicketPart *part,
                          const struct acceptor_result *out);
 void acceptor_close_ticket(EncTicketPart *part);
+bool acceptor_transited_is_plain(const EncTicketPart *part);
 void acceptor_read_figures(const EncTicketPart *part, uint64_t now_s, struct acceptor_result *out);
 int acceptor_open_authenticator(krb5_context context, const EncTicketPart *part,
                                 const EncryptedData *sealed, Authenticator *authenticator);

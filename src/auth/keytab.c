@@ -202,8 +202,11 @@ int keytab_load(const char *path, struct keytab **out, struct fault *fault)
         goto out;
     }
     if (!S_ISREG(st.st_mode) || st.st_size > KEYTAB_FILE_MAX) {
-        (void)fault_set(fault, path, "this is no keytab: not a regular file, or over %d bytes",
-                        KEYTAB_FILE_MAX);
+        const int unfit = S_ISDIR(st.st_mode) ? EISDIR : S_ISREG(st.st_mode) ? EFBIG : EINVAL;
+        (void)fault_set(fault, path,
+                        "this is no keytab: not a regular file, or over %d bytes (opened by uid "
+                        "%ld: %s)",
+                        KEYTAB_FILE_MAX, (long)geteuid(), strerror(unfit));
         goto out;
     }
     len = (size_t)st.st_size;

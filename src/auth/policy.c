@@ -1,7 +1,43 @@
 #include "auth/policy.h"
 
-#include <stdbool.h>
 #include <string.h>
+
+/* "HTTP/host" matches in any realm, "HTTP/host@REALM" in that one. */
+static bool service_matches(const char *listed, const char *service)
+{
+    const size_t len = strlen(listed);
+    return strncmp(listed, service, len) == 0 &&
+           (service[len] == '\0' || (service[len] == '@' && strchr(listed, '@') == NULL));
+}
+
+static bool host_has_service(const char *host, const char *service)
+{
+    return strncmp(service, "HTTP/", 5) == 0 && service_matches(host, service + 5);
+}
+
+/* Whether some host under the pattern ("*" or "*.suffix") has it. */
+static bool pattern_has_service(const char *pattern, const char *service)
+{
+    const char *suffix = pattern + 1;
+    const size_t len = strcspn(service, "@");
+    return strncmp(service, "HTTP/", 5) == 0 && len > 5 + strlen(suffix) &&
+           strncmp(service + len - strlen(suffix), suffix, strlen(suffix)) == 0;
+}
+
+bool policy_has_service(const struct config_site *site, const char *host, const char *service)
+{
+    bool has = site->services_any;
+    for (size_t i = 0; i < site->services.count && !has; i++) {
+        has = service_matches(site->services.items[i], service);
+    }
+    for (size_t i = 0; site->services.count == 0 && i < site->hosts.count && !has; i++) {
+        const char *listed = site->hosts.items[i];
+        has = listed[0] != '*' ? host_has_service(listed, service)
+              : host != NULL   ? host_has_service(host, service)
+                               : pattern_has_service(listed, service);
+    }
+    return has;
+}
 
 static bool contains(const struct config_strings *list, const char *text)
 {

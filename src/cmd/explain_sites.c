@@ -12,8 +12,6 @@
 #include <string.h>
 #include <sysexits.h>
 
-enum { SERVICE_BYTES = HTTP_HOST_BYTES + 8 };
-
 /* One look at one site. */
 struct look {
     const struct explain *e;
@@ -27,52 +25,6 @@ struct look {
     bool hidden; /* by us only: the daemon's user cannot */
     struct fault fault;
 };
-
-/* As the daemon has it: without a realm the service is listed in every realm. */
-static bool service_matches(const char *listed, const char *service)
-{
-    const size_t len = strlen(listed);
-
-    return strncmp(listed, service, len) == 0 &&
-           (service[len] == '\0' || (service[len] == '@' && strchr(listed, '@') == NULL));
-}
-
-/* Whether a host of the site has this service; a pattern has those of the hosts under it. */
-static bool host_matches(const struct look *look, const char *listed, const char *service)
-{
-    char expected[SERVICE_BYTES];
-
-    if (listed[0] != '*' || look->host != NULL) {
-        (void)snprintf(expected, sizeof expected, "HTTP/%s",
-                       listed[0] != '*' ? listed : look->host);
-        return service_matches(expected, service);
-    }
-    const char *suffix = listed + 1;
-    const size_t len = strcspn(service, "@");
-    return strncmp(service, "HTTP/", 5) == 0 && len > 5 + strlen(suffix) &&
-           strncmp(service + len - strlen(suffix), suffix, strlen(suffix)) == 0;
-}
-
-static bool is_own_service(const struct look *look)
-{
-    const struct config_site *site = look->site;
-    const char *service = look->result->claimed_service;
-
-    if (site->services_any) {
-        return true;
-    }
-    for (size_t i = 0; i < site->services.count; i++) {
-        if (service_matches(site->services.items[i], service)) {
-            return true;
-        }
-    }
-    for (size_t i = 0; site->services.count == 0 && i < site->hosts.count; i++) {
-        if (host_matches(look, site->hosts.items[i], service)) {
-            return true;
-        }
-    }
-    return false;
-}
 
 /* Whether the daemon's user may read what we, who may be root, can read. */
 static bool is_readable(const struct look *look)
@@ -116,7 +68,7 @@ static void judge(struct look *look)
         look->reason = REASON_KEYTAB_UNAVAILABLE;
     }
     if ((look->reason == REASON_OK || look->reason == REASON_NAME_REFUSED) &&
-        !is_own_service(look)) {
+        !policy_has_service(site, look->host, look->result->claimed_service)) {
         look->reason = REASON_WRONG_SERVICE;
     }
 }

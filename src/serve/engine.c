@@ -90,44 +90,6 @@ static enum reason find_site(const struct engine *engine, struct exchange *x)
     return x->site != NULL ? REASON_OK : REASON_UNKNOWN_HOST;
 }
 
-/* "HTTP/host" matches in any realm, "HTTP/host@REALM" in that one. */
-static bool service_matches(const char *listed, const char *service)
-{
-    const size_t len = strlen(listed);
-    return strncmp(listed, service, len) == 0 &&
-           (service[len] == '\0' || (service[len] == '@' && strchr(listed, '@') == NULL));
-}
-
-/*
- * The service that was accepted must be the site's. By default that is HTTP/<host> of each exact
- * host, and under a pattern of the host that was asked for.
- */
-static bool is_own_service(const struct exchange *x)
-{
-    const struct config_site *site = x->site;
-    const char *service = x->accepted.claimed_service;
-    if (site->services_any) {
-        return true;
-    }
-    for (size_t i = 0; i < site->services.count; i++) {
-        if (service_matches(site->services.items[i], service)) {
-            return true;
-        }
-    }
-    if (site->services.count > 0) {
-        return false;
-    }
-    char expected[HTTP_HOST_BYTES + 5];
-    for (size_t i = 0; i < site->hosts.count; i++) {
-        const char *host = site->hosts.items[i][0] == '*' ? x->host : site->hosts.items[i];
-        (void)snprintf(expected, sizeof expected, "HTTP/%s", host);
-        if (service_matches(expected, service)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void complain_replay(const struct engine *engine, const struct exchange *x)
 {
     const uint64_t floor_us = replay_floor_us(engine->parts.replay, engine->keep_s);
@@ -188,7 +150,7 @@ static enum reason authenticate(const struct engine *engine, struct exchange *x)
         .now_s = now_s, .ctime = replay_wants_ctime(engine->parts.replay, now_s, engine->keep_s)};
     reason = acceptor_accept(acceptor, x->kerberos, x->spnego.ap_req, &ask, &x->accepted);
     const bool accepted = reason == REASON_OK || reason == REASON_NAME_REFUSED;
-    if (accepted && !is_own_service(x)) {
+    if (accepted && !policy_has_service(x->site, x->host, x->accepted.claimed_service)) {
         return REASON_WRONG_SERVICE;
     }
     if (accepted) {

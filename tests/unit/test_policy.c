@@ -85,3 +85,55 @@ Test(policy, a_rule_without_keys_grants_nobody)
     const struct identity id = identity_of("alice@A.TEST");
     cr_assert_neq(policy_check(&site, &id, &rule), REASON_OK);
 }
+
+Test(policy, a_service_is_the_sites_when_a_host_or_the_list_has_it)
+{
+    static char exact[] = "www.a.test";
+    static char under[] = "*.b.test";
+    static char every[] = "*";
+    static char listed[] = "HTTP/lb.a.test";
+    static char of_realm[] = "HTTP/other.a.test@A.TEST";
+    static char *hosts[] = {exact, under};
+    static char *all[] = {every};
+    static char *services[] = {listed, of_realm};
+    static const struct config_site plain = {.hosts = {hosts, 2}};
+    static const struct config_site any_host = {.hosts = {all, 1}};
+    static const struct config_site aliased = {.hosts = {hosts, 2}, .services = {services, 2}};
+    static const struct config_site open = {.hosts = {hosts, 2}, .services_any = true};
+    static const struct {
+        const struct config_site *site;
+        const char *host;
+        const char *service;
+        bool has;
+    } cases[] = {
+        {&plain, "www.a.test", "HTTP/www.a.test@A.TEST", true},
+        {&plain, "www.a.test", "HTTP/www.a.test@B.TEST", true},
+        {&plain, "x.b.test", "HTTP/www.a.test@A.TEST", true},
+        {&plain, "x.b.test", "HTTP/x.b.test@A.TEST", true},
+        {&plain, "x.b.test", "HTTP/y.b.test@A.TEST", false},
+        {&plain, NULL, "HTTP/y.b.test@A.TEST", true},
+        {&plain, NULL, "HTTP/.b.test@A.TEST", false},
+        {&plain, NULL, "HTTP/y.b.test.evil@A.TEST", false},
+        {&plain, NULL, "HTTP/evil@y.b.test", false},
+        {&plain, "www.a.test", "HTTP/www.a.test.evil@A.TEST", false},
+        {&plain, "www.a.test", "HTTP/www.a@A.TEST", false},
+        {&plain, "www.a.test", "http/www.a.test@A.TEST", false},
+        {&plain, "www.a.test", "host/www.a.test@A.TEST", false},
+        {&plain, "www.a.test", "HTTP/lb.a.test@A.TEST", false},
+        {&any_host, "z.test", "HTTP/z.test@A.TEST", true},
+        {&any_host, "z.test", "HTTP/www.a.test@A.TEST", false},
+        {&any_host, NULL, "HTTP/www.a.test@A.TEST", true},
+        {&any_host, NULL, "HTTP/@A.TEST", false},
+        {&aliased, "www.a.test", "HTTP/lb.a.test@A.TEST", true},
+        {&aliased, "www.a.test", "HTTP/lb.a.test@B.TEST", true},
+        {&aliased, "www.a.test", "HTTP/www.a.test@A.TEST", false},
+        {&aliased, "www.a.test", "HTTP/other.a.test@A.TEST", true},
+        {&aliased, "www.a.test", "HTTP/other.a.test@B.TEST", false},
+        {&aliased, "www.a.test", "HTTP/other.a.test@A.TEST.EVIL", false},
+        {&open, "www.a.test", "host/whatever@B.TEST", true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        cr_expect_eq(policy_has_service(cases[i].site, cases[i].host, cases[i].service),
+                     cases[i].has, "case %zu: %s", i, cases[i].service);
+    }
+}
