@@ -116,6 +116,7 @@ struct config {
         size_t header_bytes;  /* 96 KiB: the value of Authorization */
         unsigned deadline_ms; /* 5000 */
         unsigned connections; /* 1024, for each listener */
+        unsigned waiting;     /* 1024, complete requests that no thread serves yet, as well */
     } limits;
     uint64_t replay_entries; /* 1048576 */
     struct {

@@ -24,6 +24,7 @@ struct request {
     uint64_t time_us;   /* CLOCK_REALTIME, read once when the request was complete */
     uint64_t mono_us;   /* CLOCK_MONOTONIC, the same moment */
     uint64_t waited_us; /* since the connection's first byte of this request was awaited */
+    bool crowded;       /* more of its listener's requests wait than limits.waiting */
     struct span authorization;
     struct span host;
     struct span method;

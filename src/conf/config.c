@@ -98,6 +98,7 @@ static struct config *make_defaults(const char *path)
     config->limits.header_bytes = (size_t)96 * 1024;
     config->limits.deadline_ms = 5000;
     config->limits.connections = 1024;
+    config->limits.waiting = 1024;
     config->replay_entries = 1048576;
     if (config->path == NULL || config->runtime_dir == NULL || config->state_dir == NULL ||
         config->audit.file == NULL) {

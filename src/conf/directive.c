@@ -51,7 +51,8 @@ static const struct directive table[] = {
      .help = "the time for one request", .min = 100, .max = 60000},
     {SCOPE_LIMITS, "connections", OPTIONAL, read_number, IN_CONFIG(limits.connections),
      .help = "connections of one listener", .min = 1, .max = 65536},
-    RESERVED_KEY(SCOPE_LIMITS, "waiting"),
+    {SCOPE_LIMITS, "waiting", OPTIONAL, read_number, IN_CONFIG(limits.waiting),
+     .help = "complete requests of one listener that wait", .min = 1, .max = 65536},
 
     {SCOPE_REPLAY, "entries", OPTIONAL, read_number64, IN_CONFIG(replay_entries),
      .help = "logins that are remembered", .min = 8, .max = 1UL << 26},

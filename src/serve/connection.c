@@ -18,13 +18,10 @@ enum {
     IDLE_BYTES_MAX = 16 * 1024, /* of memory that an idle connection keeps for its next request */
 };
 
-int pool_open(struct pool *pool, struct station *stations, size_t station_count, size_t cap,
-              uint64_t deadline_us)
+int pool_open(struct pool *pool, struct station *stations, size_t station_count,
+              const struct pool_limits *limits)
 {
-    *pool = (struct pool){.stations = stations,
-                          .station_count = station_count,
-                          .cap = cap,
-                          .deadline_us = deadline_us};
+    *pool = (struct pool){.stations = stations, .station_count = station_count, .limits = *limits};
     pool->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (pool->epoll < 0) {
         return -1;
@@ -96,6 +93,7 @@ void pool_close(struct pool *pool)
         free_queue(&pool->stations[i].waiting);
         free_queue(&pool->stations[i].idle);
     }
+    free_queue(&pool->ready);
     (void)pthread_mutex_destroy(&pool->lock);
     (void)close(pool->epoll);
 }
@@ -191,7 +189,7 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
     (void)pthread_mutex_lock(&pool->lock);
     pool->open++;
     station->open++;
-    if (station->open > pool->cap) {
+    if (station->open > pool->limits.connections) {
         give_way(station);
     }
     (void)pthread_mutex_unlock(&pool->lock);
@@ -280,6 +278,32 @@ enum guard_cause pool_leave(struct pool *pool, struct connection *c)
     return c->ended;
 }
 
+int pool_line_up(struct pool *pool, struct connection *c)
+{
+    struct station *station = c->station;
+    int r = -1;
+    (void)pthread_mutex_lock(&pool->lock);
+    if (station->ready < pool->limits.ready) {
+        station->ready++;
+        enqueue(&pool->ready, c);
+        r = 0;
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return r;
+}
+
+struct connection *pool_next(struct pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    struct connection *c = pool->ready.first;
+    if (c != NULL) {
+        dequeue(c);
+        c->station->ready--;
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return c;
+}
+
 void pool_drop(struct pool *pool, struct connection *c)
 {
     (void)pthread_mutex_lock(&pool->lock);
@@ -293,8 +317,8 @@ void pool_drop(struct pool *pool, struct connection *c)
 /* What waits the longest stands first, so those that are late do. */
 static void sweep_waiting(const struct pool *pool, struct queue *queue, uint64_t now_us)
 {
-    for (struct connection *c = queue->first; c != NULL && now_us > c->since_us + pool->deadline_us;
-         c = c->after) {
+    for (struct connection *c = queue->first;
+         c != NULL && now_us > c->since_us + pool->limits.deadline_us; c = c->after) {
         if (c->ended == GUARD_NONE) {
             end(c, c->complete ? GUARD_ANSWER : GUARD_DEADLINE, SHUT_RDWR);
         }

@@ -36,6 +36,7 @@ struct station {
     size_t open;
     struct queue waiting; /* requests that are not complete, also while a thread reads on */
     struct queue idle;    /* kept connections between two requests */
+    size_t ready;         /* how many complete requests are lined up */
 };
 
 struct connection {
@@ -56,20 +57,27 @@ struct connection {
     struct connection *after;
 };
 
+/* What a pool may hold; each for one listener. */
+struct pool_limits {
+    size_t connections;
+    size_t ready; /* complete requests that wait for a thread */
+    uint64_t deadline_us;
+};
+
 struct pool {
     int epoll;
     pthread_mutex_t lock;
     struct station *stations; /* borrowed */
     size_t station_count;
     size_t open;
-    size_t cap; /* for each listener */
-    uint64_t deadline_us;
+    struct queue ready; /* complete requests of all listeners, in the order they came */
+    struct pool_limits limits;
     atomic_bool draining;
 };
 
 /* `stations` must outlive the pool. */
-int pool_open(struct pool *pool, struct station *stations, size_t station_count, size_t cap,
-              uint64_t deadline_us);
+int pool_open(struct pool *pool, struct station *stations, size_t station_count,
+              const struct pool_limits *limits);
 void pool_close(struct pool *pool);
 
 /*
@@ -97,6 +105,15 @@ void pool_take(struct pool *pool, struct connection *c, uint64_t now_us);
  * somebody already has (then it cannot be answered any more), or NONE.
  */
 enum guard_cause pool_leave(struct pool *pool, struct connection *c);
+
+/*
+ * Lines up a complete request that has left the waiting ones; it is another thread's from then on.
+ * -1: its listener has too many already, so that it is to be refused at once.
+ */
+int pool_line_up(struct pool *pool, struct connection *c);
+
+/* The request that has been lined up for longest, which is the caller's now; NULL: none. */
+struct connection *pool_next(struct pool *pool);
 
 /* Closes the socket and frees; the caller must own it. */
 void pool_drop(struct pool *pool, struct connection *c);

@@ -163,6 +163,9 @@ static enum reason authenticate(const struct engine *engine, struct exchange *x)
 /* The walk, up to the decision; the first failure is the reason. */
 static enum reason decide(const struct engine *engine, struct exchange *x)
 {
+    if (x->request.crowded) {
+        return REASON_OVERLOAD;
+    }
     if (x->request.waited_us > (uint64_t)engine->parts.config->limits.deadline_ms * 1000) {
         return REASON_DEADLINE;
     }

@@ -4,11 +4,12 @@
 #include "serve/connection.h"
 #include "serve/exchange.h"
 #include "serve/guard.h"
+#include "serve/listener.h"
+#include "serve/request.h"
 
 #include <errno.h>
 #include <fcgiapp.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -28,6 +29,7 @@ enum {
     PIPE_BYTES = 256 * 1024,
     SWEEP_MS = 250,
     CAP_MIN = 64,
+    TAKEN_IN = 2, /* connections looked at after each request */
 };
 
 struct thread {
@@ -35,6 +37,7 @@ struct thread {
     pthread_t id;
     bool started;
     bool permit;
+    bool blocked;
     int pipe[2]; /* what passed the guard; libfcgi reads [0] */
     FCGX_Request fcgx;
     struct exchange exchange;
@@ -46,7 +49,8 @@ struct front {
     struct pool pool;
     struct station *stations;
     size_t station_count;
-    sem_t gate; /* one permit a CPU share */
+    sem_t gate;            /* one permit a CPU share */
+    atomic_size_t blocked; /* threads that wait for the disk */
     enum source timer_source;
     enum source stop_source;
     int timer;
@@ -66,13 +70,37 @@ static uint64_t clock_us(clockid_t clock)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-static void release_permit(void *arg)
+static void release_permit(struct thread *t)
 {
-    struct thread *t = arg;
     if (t->permit) {
         t->permit = false;
         (void)sem_post(&t->front->gate);
     }
+}
+
+/* The disk is waited for: somebody else may go on meanwhile. */
+static void before_blocking(void *arg)
+{
+    struct thread *t = arg;
+    if (!t->blocked) {
+        t->blocked = true;
+        (void)atomic_fetch_add(&t->front->blocked, 1);
+    }
+    release_permit(t);
+}
+
+static void after_blocking(struct thread *t)
+{
+    if (t->blocked) {
+        t->blocked = false;
+        (void)atomic_fetch_sub(&t->front->blocked, 1);
+    }
+}
+
+/* Whether all the others wait for the disk: the last one only refuses, so that somebody does. */
+static bool is_last(const struct front *front)
+{
+    return front->thread_count > 1 && atomic_load(&front->blocked) + 1 >= front->thread_count;
 }
 
 static void take_permit(struct thread *t)
@@ -162,68 +190,15 @@ static int fill_new_pipe(struct thread *t, const struct guard *guard)
     return -1;
 }
 
-/* Where a parameter of the request goes; the first of several counts, as in FCGX_GetParam. */
-static struct span *find_field(struct request *q, struct span parameter)
-{
-    static const struct {
-        struct span parameter;
-        size_t at;
-    } fields[] = {
-/* clang-format off */
-#define FIELD(text, member) \
-    {{(const unsigned char *)(text), sizeof(text) - 1}, offsetof(struct request, member)}
-        /* clang-format on */
-        FIELD("HTTP_AUTHORIZATION", authorization),
-        FIELD("HTTP_HOST", host),
-        FIELD("REQUEST_METHOD", method),
-        FIELD("REQUEST_URI", uri),
-        FIELD("REMOTE_ADDR", peer),
-        FIELD("REMOTE_PORT", peer_port),
-        FIELD("SERVER_SOFTWARE", server),
-        FIELD("UNIQUE_ID", request_id),
-        FIELD("REQUEST_ID", request_id),
-        FIELD("HTTPS", https),
-        FIELD("REQUEST_SCHEME", scheme),
-    };
-#undef FIELD
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        if (span_equal(parameter, fields[i].parameter)) {
-            struct span *field = (struct span *)((unsigned char *)q + fields[i].at);
-            return field->ptr == NULL ? field : NULL;
-        }
-    }
-    return NULL;
-}
-
-static void read_named(char **envp, const char *parameter, struct span *field)
-{
-    if (parameter != NULL) {
-        *field = span_of(FCGX_GetParam(parameter, envp));
-    }
-}
-
-static void read_request(struct thread *t, const struct connection *c)
+static void read_request(struct thread *t, const struct connection *c, bool crowded)
 {
     struct request *q = &t->exchange.request;
-    const struct config_listener *listener = c->station->config;
-    q->listener = listener;
+    q->listener = c->station->config;
     q->time_us = clock_us(CLOCK_REALTIME);
     q->mono_us = clock_us(CLOCK_MONOTONIC);
     q->waited_us = q->mono_us > c->since_us ? q->mono_us - c->since_us : 0;
-    for (char **env = t->fcgx.envp; *env != NULL; env++) {
-        const char *equals = strchr(*env, '=');
-        if (equals != NULL) {
-            struct span *field = find_field(q, span_make(*env, (size_t)(equals - *env)));
-            if (field != NULL) {
-                *field = span_of(equals + 1);
-            }
-        }
-    }
-    read_named(t->fcgx.envp, listener->repeat_id, &q->repeat_id);
-    /* What a proxy in front says is believed only where the listener names the parameter. */
-    read_named(t->fcgx.envp, listener->forwarded.method, &q->method);
-    read_named(t->fcgx.envp, listener->forwarded.uri, &q->uri);
-    read_named(t->fcgx.envp, listener->forwarded.peer, &q->peer);
+    q->crowded = crowded;
+    request_read(t->fcgx.envp, q);
 }
 
 /*
@@ -250,7 +225,7 @@ static int put_answer(struct thread *t, const struct connection *c)
 }
 
 /* Decodes, decides, answers. Returns NONE, or why the connection must go. */
-static enum guard_cause serve_request(struct thread *t, struct connection *c)
+static enum guard_cause serve_request(struct thread *t, struct connection *c, bool crowded)
 {
     if (fill_pipe(t, &c->guard) != 0 && fill_new_pipe(t, &c->guard) != 0) {
         return GUARD_MEMORY;
@@ -270,8 +245,9 @@ static enum guard_cause serve_request(struct thread *t, struct connection *c)
         (void)open_pipe(t); /* if not, the next fill_pipe fails and tries again */
         return GUARD_LIBRARY;
     }
-    read_request(t, c);
-    engine_serve(t->front->parts.engine, &t->exchange, release_permit, t);
+    read_request(t, c, crowded);
+    engine_serve(t->front->parts.engine, &t->exchange, before_blocking, t);
+    after_blocking(t);
     const int failed = put_answer(t, c);
     exchange_clear(&t->exchange);
     return failed != 0 ? GUARD_ANSWER : GUARD_NONE;
@@ -284,30 +260,17 @@ static void park(struct front *front, struct connection *c)
     }
 }
 
-/* Reads and serves one connection until it waits for its peer, or ends. One request at most: others
- * come first then. */
-static void serve_connection(struct thread *t, struct connection *c)
+/* Answers a complete request, `crowded` or not, and lets its connection go or wait for the next. */
+static void finish_request(struct thread *t, struct connection *c, bool crowded)
 {
     struct front *front = t->front;
-    enum guard_cause cause = GUARD_NONE;
-    const enum guard_state state =
-        c->complete ? GUARD_DONE : connection_read(c, t->bytes, READ_BYTES, &cause);
-    if (state == GUARD_MORE) {
-        park(front, c);
-        return;
-    }
-    if (state == GUARD_DONE) {
-        cause = pool_leave(&front->pool, c);
-    }
-    if (cause == GUARD_NONE && !connection_has_room(c)) {
+    if (!connection_has_room(c)) {
         c->since_us = c->complete ? c->since_us : clock_us(CLOCK_MONOTONIC);
         c->complete = true;
         park(front, c);
         return;
     }
-    if (cause == GUARD_NONE) {
-        cause = serve_request(t, c);
-    }
+    const enum guard_cause cause = serve_request(t, c, crowded);
     if (cause != GUARD_NONE) {
         refuse(front, c, cause);
         return;
@@ -323,6 +286,28 @@ static void serve_connection(struct thread *t, struct connection *c)
     park(front, c);
 }
 
+/* Reads a connection until it waits for its peer, ends, or has a request, which is lined up. One
+ * request at most: others come first then. */
+static void read_connection(struct thread *t, struct connection *c)
+{
+    struct front *front = t->front;
+    enum guard_cause cause = GUARD_NONE;
+    const enum guard_state state =
+        c->complete ? GUARD_DONE : connection_read(c, t->bytes, READ_BYTES, &cause);
+    if (state == GUARD_MORE) {
+        park(front, c);
+        return;
+    }
+    if (state == GUARD_DONE) {
+        cause = pool_leave(&front->pool, c);
+    }
+    if (cause != GUARD_NONE) {
+        refuse(front, c, cause);
+    } else if (pool_line_up(&front->pool, c) != 0) {
+        finish_request(t, c, true);
+    }
+}
+
 static void accept_connection(struct thread *t, struct station *station)
 {
     struct front *front = t->front;
@@ -333,7 +318,7 @@ static void accept_connection(struct thread *t, struct station *station)
     }
     if (c != NULL) {
         metrics_count(&front->parts.metrics->connections);
-        serve_connection(t, c);
+        read_connection(t, c);
     }
 }
 
@@ -356,6 +341,53 @@ static int thread_warm(struct thread *t, struct fault *fault)
     return acceptor_thread_open(&t->exchange.kerberos, fault);
 }
 
+/* Takes in what epoll tells of next; waits for it only if there is nothing else to do. */
+static bool take_in(struct thread *t, bool wait)
+{
+    struct front *front = t->front;
+    struct epoll_event event;
+    if (epoll_wait(front->pool.epoll, &event, 1, wait ? -1 : 0) != 1) {
+        return false;
+    }
+    switch (*(enum source *)event.data.ptr) {
+    case SOURCE_LISTENER:
+        accept_connection(t, event.data.ptr);
+        break;
+    case SOURCE_CONNECTION:
+        pool_take(&front->pool, event.data.ptr, clock_us(CLOCK_MONOTONIC));
+        read_connection(t, event.data.ptr);
+        break;
+    case SOURCE_TIMER:
+        sweep(front);
+        break;
+    case SOURCE_STOP:
+        break;
+    }
+    return true;
+}
+
+/*
+ * After each request that was decided, a few are taken in: so a crowd is seen and refused at once,
+ * and refusing it takes but a small part of the time. What is not even taken in waits in the
+ * listener's queue.
+ */
+static void serve(struct thread *t)
+{
+    struct front *front = t->front;
+    bool idle = true;
+    while (!atomic_load(&front->stopping)) {
+        take_permit(t);
+        /* Out of idleness one alone: whoever else is idle takes the next. */
+        for (int i = idle ? 1 : TAKEN_IN; i > 0 && take_in(t, idle); i--) {
+        }
+        struct connection *c = pool_next(&front->pool);
+        idle = c == NULL;
+        if (c != NULL) {
+            finish_request(t, c, is_last(front));
+        }
+    }
+}
+
 static void *thread_run(void *arg)
 {
     struct thread *t = arg;
@@ -367,28 +399,7 @@ static void *thread_run(void *arg)
         }
     }
     (void)sem_post(&front->warmed);
-    while (!atomic_load(&front->stopping)) {
-        struct epoll_event event;
-        take_permit(t);
-        const int n = epoll_wait(front->pool.epoll, &event, 1, -1);
-        if (n != 1 || atomic_load(&front->stopping)) {
-            continue;
-        }
-        switch (*(enum source *)event.data.ptr) {
-        case SOURCE_LISTENER:
-            accept_connection(t, event.data.ptr);
-            break;
-        case SOURCE_CONNECTION:
-            pool_take(&front->pool, event.data.ptr, clock_us(CLOCK_MONOTONIC));
-            serve_connection(t, event.data.ptr);
-            break;
-        case SOURCE_TIMER:
-            sweep(front);
-            break;
-        case SOURCE_STOP:
-            break;
-        }
-    }
+    serve(t);
     release_permit(t);
     return NULL;
 }
@@ -445,12 +456,11 @@ static long cpu_share(unsigned workers)
 }
 
 /*
- * A worker's part of limits.connections. They do not come in equal parts, so with many workers it
- * is more than that.
+ * A worker's part of what a listener may have. Connections do not come in equal parts, so with many
+ * workers it is more than that.
  */
-static size_t connection_cap(const struct front_parts *parts)
+static size_t worker_part(const struct front_parts *parts, size_t all)
 {
-    const size_t all = parts->config->limits.connections;
     const size_t part = (all + parts->workers - 1) / parts->workers;
     const size_t least = all < CAP_MIN ? all : CAP_MIN;
     return part < least ? least : part;
@@ -490,9 +500,12 @@ int front_open(const struct front_parts *parts, struct front **out, struct fault
     }
     front->parts = *parts;
     front->timer = front->stop = -1;
+    const struct pool_limits limits = {
+        .connections = worker_part(parts, parts->config->limits.connections),
+        .ready = worker_part(parts, parts->config->limits.waiting),
+        .deadline_us = (uint64_t)parts->config->limits.deadline_ms * 1000};
     if (open_stations(front) != 0 ||
-        pool_open(&front->pool, front->stations, front->station_count, connection_cap(parts),
-                  (uint64_t)parts->config->limits.deadline_ms * 1000) != 0) {
+        pool_open(&front->pool, front->stations, front->station_count, &limits) != 0) {
         free(front->stations);
         free(front);
         return fault_set(fault, "", "no memory or descriptors for the front");
@@ -532,15 +545,14 @@ static bool backlog_waits(const struct front *front)
 {
     bool waits = false;
     for (size_t i = 0; i < front->station_count; i++) {
-        struct pollfd p = {.fd = front->stations[i].fd, .events = POLLIN};
-        waits = waits || (poll(&p, 1, 0) == 1 && (p.revents & POLLIN) != 0);
+        waits = waits || listener_waits(front->stations[i].fd);
     }
     return waits;
 }
 
 void front_drain(struct front *front, bool backlog)
 {
-    const uint64_t until = clock_us(CLOCK_MONOTONIC) + front->pool.deadline_us;
+    const uint64_t until = clock_us(CLOCK_MONOTONIC) + front->pool.limits.deadline_us;
     while (backlog && backlog_waits(front) && clock_us(CLOCK_MONOTONIC) < until) {
         (void)usleep(2000);
     }

@@ -24,6 +24,9 @@ bool listener_equal(const struct config_listener *a, const struct config_listene
 /* Whether descriptor 0 is a listening socket; it is then made non-blocking. */
 bool listener_inherited(void);
 
+/* Whether somebody waits to be accepted. */
+bool listener_waits(int fd);
+
 /* Whether the peer of an accepted connection may connect: `peers`, `allow_remote`, loopback. */
 bool listener_admits(const struct config_listener *config, int fd,
                      const struct sockaddr_storage *peer);

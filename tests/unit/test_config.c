@@ -159,6 +159,7 @@ Test(good, every_key_of_the_top_level_is_read)
     cr_assert_eq(config->limits.header_bytes, 32768);
     cr_assert_eq(config->limits.deadline_ms, 750);
     cr_assert_eq(config->limits.connections, 77);
+    cr_assert_eq(config->limits.waiting, 78);
     cr_assert_eq(config->replay_entries, 4096);
     cr_assert_str_eq(config->audit.file, "/var/log/gate/trail.jsonl");
     cr_assert_eq(config->audit.mode, 0600);
@@ -288,6 +289,7 @@ Test(defaults, are_those_of_the_manual)
     cr_assert_eq(config->limits.header_bytes, 98304);
     cr_assert_eq(config->limits.deadline_ms, 5000);
     cr_assert_eq(config->limits.connections, 1024);
+    cr_assert_eq(config->limits.waiting, 1024);
     cr_assert_eq(config->replay_entries, 1048576);
     cr_assert_str_eq(config->audit.file, "/var/log/spnegate/audit.jsonl");
     cr_assert_eq(config->audit.mode, 0640);
@@ -439,7 +441,6 @@ Test(bad, keys_are_refused_with_a_hint)
         {"1:1", "unknown key \"<<\"", "<<: 5\n"},
         {"1:1", "reserved for a later version", "sandbox: off\n"},
         {"1:1", "reserved for a later version", "log: {level: debug}\n"},
-        {"1:10", "reserved for a later version", "limits: {waiting: 5}\n"},
         {"1:9", "reserved for a later version", "audit: {rotate_size: 1GiB}\n"},
         {"7:5", "reserved for a later version", LISTEN SITE "    session: {}\n"},
         {"7:5", "reserved for a later version", LISTEN SITE "    exempt: [/x]\n"},
@@ -994,6 +995,7 @@ Test(example, of_deploy_loads_with_every_default_that_it_shows)
     cr_expect_eq(shown->limits.header_bytes, defaults->limits.header_bytes);
     cr_expect_eq(shown->limits.deadline_ms, defaults->limits.deadline_ms);
     cr_expect_eq(shown->limits.connections, defaults->limits.connections);
+    cr_expect_eq(shown->limits.waiting, defaults->limits.waiting);
     cr_expect_eq(shown->replay_entries, defaults->replay_entries);
     cr_expect_str_eq(shown->audit.file, defaults->audit.file);
     cr_expect_eq(shown->audit.mode, defaults->audit.mode);

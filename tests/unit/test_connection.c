@@ -8,7 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CAP = 4, PEERS_MAX = 16, DEADLINE_US = 5000000 };
+enum { CAP = 4, READY_MAX = 3, PEERS_MAX = 16, DEADLINE_US = 5000000 };
 
 /* A pool with one listener; peers[i] is the other end of connections[i]. */
 static struct station station;
@@ -32,7 +32,9 @@ static void open_pool(void)
     address_len = sizeof address;
     cr_assert_eq(getsockname(station.fd, (struct sockaddr *)&address, &address_len), 0);
     cr_assert_eq(listen(station.fd, PEERS_MAX), 0);
-    cr_assert_eq(pool_open(&pool, &station, 1, CAP, DEADLINE_US), 0);
+    static const struct pool_limits limits = {
+        .connections = CAP, .ready = READY_MAX, .deadline_us = DEADLINE_US};
+    cr_assert_eq(pool_open(&pool, &station, 1, &limits), 0);
     count = 0;
 }
 
@@ -302,4 +304,37 @@ Test(drain, a_request_that_is_still_answered_may_be_late, .init = open_pool, .fi
     pool_sweep(&pool, DEADLINE_US + 2);
     cr_assert_eq(pool_leave(&pool, c), GUARD_DEADLINE);
     cr_assert_eq(station.waiting.left, 0);
+}
+
+Test(ready, requests_are_served_in_the_order_they_came_up_to_a_number, .init = open_pool,
+     .fini = close_pool)
+{
+    struct connection *c[READY_MAX + 1];
+    cr_assert_null(pool_next(&pool));
+    for (size_t i = 0; i <= READY_MAX; i++) {
+        c[i] = connect_one(i);
+        cr_assert_eq(pool_leave(&pool, c[i]), GUARD_NONE);
+        cr_assert_eq(pool_line_up(&pool, c[i]), i < READY_MAX ? 0 : -1);
+    }
+    cr_assert_null(c[READY_MAX]->queue, "the one too many is still its caller's");
+    cr_assert_eq(pool_next(&pool), c[0]);
+    cr_assert_eq(pool_line_up(&pool, c[READY_MAX]), 0, "one was served: there is room again");
+    for (size_t i = 1; i <= READY_MAX; i++) {
+        cr_assert_eq(pool_next(&pool), c[i]);
+    }
+    cr_assert_null(pool_next(&pool));
+}
+
+Test(ready, what_is_lined_up_is_ended_by_nobody, .init = open_pool, .fini = close_pool)
+{
+    struct connection *ready = connect_one(0);
+    cr_assert_eq(pool_line_up(&pool, ready), 0);
+    pool_sweep(&pool, (uint64_t)10 * DEADLINE_US);
+    for (uint64_t i = 0; i <= CAP; i++) {
+        (void)connect_silent(i);
+    }
+    cr_assert_str_eq(ended(), "nyynnn", "silent ones gave way");
+    pool_drain(&pool);
+    cr_assert_eq(ready->ended, GUARD_NONE);
+    cr_assert_eq(pool_next(&pool), ready);
 }
