@@ -123,6 +123,9 @@ struct config {
         char *file;  /* default /var/log/spnegate/audit.jsonl */
         mode_t mode; /* 0640 */
         enum config_sync sync;
+        /* Parameters with the web server's own id of a request, the first that is there counts;
+         * default UNIQUE_ID, REQUEST_ID, HTTP_X_REQUEST_ID. */
+        struct config_strings request_ids;
     } audit;
     struct {
         struct config_site *items;

@@ -33,6 +33,7 @@ struct request {
     struct span peer_port;
     struct span server;
     struct span request_id;
+    struct span trace;     /* the trace id of a good traceparent */
     struct span repeat_id; /* of the listener's repeat_id parameter */
     struct span https;
     struct span scheme;

@@ -64,6 +64,7 @@ struct audit_record {
     struct span host;
     struct span uri; /* the query is cut off here, not by the caller */
     struct span request_id;
+    struct span trace;    /* 32 hexadecimal digits */
     struct span token_fp; /* up to 16 hexadecimal digits */
     int64_t us;           /* -1: absent */
 };

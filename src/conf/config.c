@@ -76,6 +76,7 @@ void config_free(struct config *config)
     free(config->runtime_dir);
     free(config->state_dir);
     free(config->audit.file);
+    free_strings(&config->audit.request_ids);
     free(config);
 }
 

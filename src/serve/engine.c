@@ -257,6 +257,7 @@ static void record_request(const struct exchange *x, struct audit_record *r)
     r->host = x->host[0] != '\0' ? span_of(x->host) : q->host;
     r->uri = q->uri;
     r->request_id = q->request_id;
+    r->trace = q->trace;
 }
 
 static struct span text_or_absent(const char *text)

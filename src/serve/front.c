@@ -198,7 +198,7 @@ static void read_request(struct thread *t, const struct connection *c, bool crow
     q->mono_us = clock_us(CLOCK_MONOTONIC);
     q->waited_us = q->mono_us > c->since_us ? q->mono_us - c->since_us : 0;
     q->crowded = crowded;
-    request_read(t->fcgx.envp, q);
+    request_read(t->fcgx.envp, &t->front->parts.config->audit.request_ids, q);
 }
 
 /*

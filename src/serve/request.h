@@ -6,8 +6,11 @@
 
 /*
  * Fills the spans of `request`, whose listener is set, from NAME=VALUE strings (NULL after the
- * last) that it borrows; what is absent is left as it is. The first of several counts.
+ * last) that it borrows; what is absent is left as it is. The first of several counts. `ids` are
+ * the parameters that may hold the web server's id of the request; with none of them the usual
+ * ones.
  */
-void request_read(char *const *parameters, struct request *request);
+void request_read(char *const *parameters, const struct config_strings *ids,
+                  struct request *request);
 
 #endif

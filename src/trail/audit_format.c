@@ -70,6 +70,7 @@ struct field {
     T(host, host, SPAN, 256, 256)                                                                  \
     T(uri, uri, SPAN, 512, 256)                                                                    \
     T(req, request_id, SPAN, 64, 64)                                                               \
+    T(trace, trace, SPAN, 32, 32)                                                                  \
     T(token_fp, token_fp, SPAN, 16, 16)                                                            \
     N(us, us, COUNT)
 

@@ -37,6 +37,7 @@ static const struct text {
     {"host", offsetof(struct audit_record, host), 256, 256},
     {"uri", offsetof(struct audit_record, uri), 512, 256},
     {"req", offsetof(struct audit_record, request_id), 64, 64},
+    {"trace", offsetof(struct audit_record, trace), 32, 32},
     {"token_fp", offsetof(struct audit_record, token_fp), 16, 16},
 };
 enum { TEXTS = sizeof(texts) / sizeof(texts[0]) };
