@@ -126,6 +126,11 @@ struct config {
         /* Parameters with the web server's own id of a request, the first that is there counts;
          * default UNIQUE_ID, REQUEST_ID, HTTP_X_REQUEST_ID. */
         struct config_strings request_ids;
+        struct {
+            unsigned rate;     /* 50 a second */
+            unsigned burst;    /* 500 */
+        } failures;            /* of strangers, that are recorded; more are counted */
+        size_t min_free_bytes; /* 64 MiB: with less, strangers' failures are only counted; 0: off */
     } audit;
     struct {
         struct config_site *items;

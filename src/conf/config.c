@@ -100,6 +100,9 @@ static struct config *make_defaults(const char *path)
     config->limits.deadline_ms = 5000;
     config->limits.connections = 1024;
     config->limits.waiting = 1024;
+    config->audit.failures.rate = 50;
+    config->audit.failures.burst = 500;
+    config->audit.min_free_bytes = (size_t)64 << 20;
     config->replay_entries = 1048576;
     if (config->path == NULL || config->runtime_dir == NULL || config->state_dir == NULL ||
         config->audit.file == NULL) {

@@ -67,10 +67,17 @@ static const struct directive table[] = {
     RESERVED_KEY(SCOPE_AUDIT, "rotate_age"),
     {SCOPE_AUDIT, "request_ids", OPTIONAL, read_texts, IN_CONFIG(audit.request_ids),
      .help = "parameters with the web server's id of a request", .check = value_parameter},
-    RESERVED_KEY(SCOPE_AUDIT, "failures"),
-    RESERVED_KEY(SCOPE_AUDIT, "min_free"),
+    {SCOPE_AUDIT, "failures", OPTIONAL, read_map, 0,
+     .help = "how many of strangers' failures are recorded", .inside = SCOPE_FAILURES},
+    {SCOPE_AUDIT, "min_free", OPTIONAL, read_size, IN_CONFIG(audit.min_free_bytes),
+     .help = "the free space below which strangers' failures are only counted", .max = 1UL << 40},
     RESERVED_KEY(SCOPE_AUDIT, "seal_every"),
     RESERVED_KEY(SCOPE_AUDIT, "session_hits"),
+
+    {SCOPE_FAILURES, "rate", OPTIONAL, read_number, IN_CONFIG(audit.failures.rate),
+     .help = "records a second", .min = 1, .max = 1000000},
+    {SCOPE_FAILURES, "burst", OPTIONAL, read_number, IN_CONFIG(audit.failures.burst),
+     .help = "records at once", .min = 1, .max = 1000000},
 
     {SCOPE_SITE, "name", REQUIRED, read_text, IN_SITE(id),
      .help = "what the site is called in the trail", .check = value_identifier},
@@ -149,6 +156,8 @@ static const char *scope_text(enum scope scope)
         return "\"replay\"";
     case SCOPE_AUDIT:
         return "\"audit\"";
+    case SCOPE_FAILURES:
+        return "\"failures\"";
     case SCOPE_SITE:
         return "an item of \"sites\"";
     case SCOPE_SITE_USER:

@@ -164,6 +164,9 @@ Test(good, every_key_of_the_top_level_is_read)
     cr_assert_str_eq(config->audit.file, "/var/log/gate/trail.jsonl");
     cr_assert_eq(config->audit.mode, 0600);
     cr_assert_eq(config->audit.sync, CONFIG_SYNC_COMMIT);
+    cr_assert_eq(config->audit.failures.rate, 7);
+    cr_assert_eq(config->audit.failures.burst, 8);
+    cr_assert_eq(config->audit.min_free_bytes, 9 << 20);
     cr_assert_eq(config->audit.request_ids.count, 2);
     cr_assert_str_eq(config->audit.request_ids.items[1], "REQUEST_ID");
     cr_assert_str_eq(strrchr(config->path, '/'), "/c.yaml");
@@ -182,7 +185,7 @@ Test(good, every_key_of_a_listener_is_read)
     cr_assert_eq(config->listeners.count, 3);
     cr_assert_eq(one->kind, CONFIG_LISTEN_UNIX);
     cr_assert_str_eq(one->address, "/run/gate/lighttpd.sock");
-    cr_assert_str_eq(strrchr(one->where, '/'), "/c.yaml:15:5");
+    cr_assert_str_eq(strrchr(one->where, '/'), "/c.yaml:17:5");
     cr_assert_eq(one->mode, 0666);
     cr_assert(one->has_group);
     cr_assert_eq(one->gid, getgrnam("daemon")->gr_gid);
@@ -226,13 +229,13 @@ Test(good, every_key_of_a_site_is_read)
 
     cr_assert_eq(config->sites.count, 3);
     cr_assert_str_eq(site->id, "intranet");
-    cr_assert_str_eq(strrchr(site->where, '/'), "/c.yaml:28:5");
+    cr_assert_str_eq(strrchr(site->where, '/'), "/c.yaml:30:5");
     cr_assert_eq(site->hosts.count, 3);
     cr_assert_str_eq(site->hosts.items[0], "www.example.test");
     cr_assert_str_eq(site->hosts.items[1], "*.intranet.example.test");
     cr_assert_str_eq(site->hosts.items[2], "[2001:db8::5]");
     cr_assert_str_eq(site->keytab, "/etc/gate/http.keytab");
-    cr_assert_str_eq(strrchr(site->keytab_where, '/'), "/c.yaml:30:13");
+    cr_assert_str_eq(strrchr(site->keytab_where, '/'), "/c.yaml:32:13");
     cr_assert_not(site->services_any);
     cr_assert_eq(site->services.count, 2);
     cr_assert_str_eq(site->services.items[0], "HTTP/www.example.test");
@@ -259,11 +262,11 @@ Test(good, every_key_of_a_rule_is_read)
     const struct config_rule *rules = config->sites.items[0].rules.items;
 
     cr_assert_eq(config->sites.items[0].rules.count, 3);
-    cr_assert_str_eq(rules[0].where, "c.yaml:37");
+    cr_assert_str_eq(rules[0].where, "c.yaml:39");
     cr_assert_eq(rules[0].realms.count, 1);
     cr_assert_str_eq(rules[0].realms.items[0], "EXAMPLE.TEST");
     cr_assert_eq(rules[0].principals.count, 0);
-    cr_assert_str_eq(rules[1].where, "c.yaml:38");
+    cr_assert_str_eq(rules[1].where, "c.yaml:40");
     cr_assert_eq(rules[1].realms.count, 0);
     cr_assert_eq(rules[1].principals.count, 2);
     cr_assert_str_eq(rules[1].principals.items[0], "alice@PARTNER.TEST");
@@ -296,6 +299,9 @@ Test(defaults, are_those_of_the_manual)
     cr_assert_str_eq(config->audit.file, "/var/log/spnegate/audit.jsonl");
     cr_assert_eq(config->audit.mode, 0640);
     cr_assert_eq(config->audit.sync, CONFIG_SYNC_WRITE);
+    cr_assert_eq(config->audit.failures.rate, 50);
+    cr_assert_eq(config->audit.failures.burst, 500);
+    cr_assert_eq(config->audit.min_free_bytes, 64 << 20);
     cr_assert_eq(listener->mode, 0660);
     cr_assert_not(listener->has_group);
     cr_assert_not(listener->peers.limited);
