@@ -36,7 +36,7 @@ struct config_indices {
 
 struct config_listener {
     enum config_listen kind;
-    char *address; /* as written: a path or HOST:PORT; "descriptor 0" for an inherited one */
+    char *address; /* as written: a path, HOST:PORT, or the name of an inherited descriptor */
     char *where;   /* file:line:column */
     struct sockaddr_storage sockaddr; /* TCP: parsed; numeric addresses only, no DNS */
     socklen_t sockaddr_len;
@@ -51,7 +51,7 @@ struct config_listener {
         char *peer;
     } forwarded;
     struct {
-        bool limited; /* unix: only these users may connect */
+        bool limited; /* unix: only these users may connect; known of an inherited one when open */
         uid_t *uids;
         size_t count;
     } peers;

@@ -38,9 +38,10 @@ int front_open(const struct front_parts *parts, struct front **out, struct fault
 int front_begin(struct front *front, struct fault *fault);
 
 /*
- * Stops accepting. With `backlog` what waits in the listeners' queues is still accepted first
- * (nobody else will); without it the next generation has them. Idle connections end, requests under
- * way are finished.
+ * Stops accepting. With `backlog` what waits in the queues of our own listeners is still accepted
+ * first (nobody else will); without it the next generation has them. The queues of inherited
+ * sockets stay as they are: their owner hands them on. Idle connections end, requests under way are
+ * finished.
  */
 void front_drain(struct front *front, bool backlog);
 

@@ -14,6 +14,7 @@ struct metrics {
     _Atomic uint64_t guard[METRICS_GUARD_MAX]; /* by cause, in the order of guard.def */
     _Atomic uint64_t connections;              /* accepted since the start */
     _Atomic uint64_t worker_deaths;            /* that nobody asked for */
+    _Atomic uint64_t pulse; /* rises as long as some worker's request threads turn */
 };
 
 /* Shared, zeroed memory for one struct metrics; NULL when there is none. */

@@ -252,8 +252,11 @@ void check_listeners(struct report *report, const struct config *config)
 
         if (listener->kind == CONFIG_LISTEN_UNIX) {
             check_unix(report, config, listener);
-        } else {
+        } else if (listener->kind == CONFIG_LISTEN_TCP) {
             check_tcp(report, listener);
+        } else {
+            report_line(report, REPORT_OK, "socket %s: passed by the service manager at the start",
+                        listener->address);
         }
     }
 }

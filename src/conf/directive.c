@@ -114,6 +114,8 @@ static const struct directive table[] = {
     {SCOPE_LISTENER, "unix", OPTIONAL, read_unix, 0, .help = "the path of a socket",
      .check = value_path},
     {SCOPE_LISTENER, "tcp", OPTIONAL, read_tcp, 0, .help = "a numeric address and a port"},
+    {SCOPE_LISTENER, "socket", OPTIONAL, read_socket, 0,
+     .help = "the name of a socket that the service manager passes", .check = value_identifier},
     {SCOPE_LISTENER, "mode", OPTIONAL, read_mode, IN_LISTENER(mode), .help = "the socket's mode",
      .max = 0777},
     {SCOPE_LISTENER, "group", OPTIONAL, read_group, 0, .help = "the socket's group"},
@@ -127,7 +129,6 @@ static const struct directive table[] = {
     {SCOPE_LISTENER, "repeat_id", OPTIONAL, read_text, IN_LISTENER(repeat_id),
      .help = "the parameter that is equal within one client request",
      .check = value_server_parameter},
-    RESERVED_KEY(SCOPE_LISTENER, "socket"),
     RESERVED_KEY(SCOPE_LISTENER, "admin"),
     RESERVED_KEY(SCOPE_LISTENER, "bootstrap"),
 
@@ -140,6 +141,11 @@ static const struct directive table[] = {
 };
 
 enum { TABLE_COUNT = sizeof table / sizeof table[0], SUGGEST_MAX = 32, NEAR = 2 };
+
+const struct directive *directive_row(size_t at)
+{
+    return at < TABLE_COUNT ? &table[at] : NULL;
+}
 
 static const char *scope_text(enum scope scope)
 {

@@ -50,6 +50,9 @@ struct directive {
     const char *(*normalise)(const char *text, char *out);
 };
 
+/* The rows of the table one by one; NULL behind the last. */
+const struct directive *directive_row(size_t at);
+
 /*
  * Reads one map by the rows of `scope` into `object`: first all keys are known ones, then each row
  * in the order of the table, so that a row may rely on the rows above it.

@@ -30,6 +30,7 @@ READER(read_peers); /* struct config_listener: peers */
 READER(read_listeners);      /* struct config */
 READER(read_unix);           /* struct config_listener */
 READER(read_tcp);            /* struct config_listener */
+READER(read_socket);         /* struct config_listener */
 READER(read_listener_sites); /* struct config_listener; r->config->sites is complete by then */
 READER(read_sites);          /* struct config */
 READER(read_services);       /* struct config_site */

@@ -202,6 +202,17 @@ READER(read_tcp)
     return listener->address != NULL ? 0 : out_of_memory(r);
 }
 
+READER(read_socket)
+{
+    struct config_listener *listener = field;
+
+    if (read_text(r, d, node, &listener->address) != 0) {
+        return -1;
+    }
+    listener->kind = CONFIG_LISTEN_FD;
+    return 0;
+}
+
 static int find_site(const struct config *config, const char *id, size_t *out)
 {
     for (size_t i = 0; i < config->sites.count; i++) {
@@ -257,31 +268,51 @@ READER(read_listener_sites)
     return 0;
 }
 
-/* Keys that mean nothing, or too much, for the kind of listener. */
+/*
+ * Keys that mean nothing, or too much, for the kind of listener. What an inherited socket is, is
+ * found out when it is opened.
+ */
+static int check_listener_keys(struct reader *r, const struct tree_node *item,
+                               enum config_listen kind)
+{
+    static const struct {
+        const char *key;
+        bool meant[CONFIG_LISTEN_FD + 1];
+        const char *whose;
+    } rows[] = {
+        {"mode", {[CONFIG_LISTEN_UNIX] = true}, "unix"},
+        {"group", {[CONFIG_LISTEN_UNIX] = true}, "unix"},
+        {"peers", {[CONFIG_LISTEN_UNIX] = true, [CONFIG_LISTEN_FD] = true}, "unix"},
+        {"allow_remote", {[CONFIG_LISTEN_TCP] = true, [CONFIG_LISTEN_FD] = true}, "tcp"},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const struct tree_node *value = tree_find(item, rows[i].key);
+
+        if (value != NULL && !rows[i].meant[kind]) {
+            return reader_fault(r, value->key, "the key \"%s\" is for %s listeners only",
+                                rows[i].key, rows[i].whose);
+        }
+    }
+    return 0;
+}
+
 static int check_listener(struct reader *r, const struct tree_node *item,
                           const struct config_listener *listener)
 {
-    static const char *const unix_only[] = {"mode", "group", "peers"};
     const struct tree_node *tcp = tree_find(item, "tcp");
-    const struct tree_node *remote = tree_find(item, "allow_remote");
+    int kinds = (tcp != NULL ? 1 : 0) + (tree_find(item, "unix") != NULL ? 1 : 0) +
+                (tree_find(item, "socket") != NULL ? 1 : 0);
 
-    if ((tcp != NULL) == (tree_find(item, "unix") != NULL)) {
-        return reader_fault(r, item, "a listener has exactly one of the keys \"unix\" and \"tcp\"");
+    if (kinds != 1) {
+        return reader_fault(
+            r, item, "a listener has exactly one of the keys \"unix\", \"tcp\" and \"socket\"");
     }
-    if (tcp == NULL) {
-        return remote == NULL ? 0
-                              : reader_fault(r, remote->key,
-                                             "the key \"allow_remote\" is for tcp listeners only");
+    if (check_listener_keys(r, item, listener->kind) != 0) {
+        return -1;
     }
-    for (size_t i = 0; i < sizeof unix_only / sizeof unix_only[0]; i++) {
-        const struct tree_node *value = tree_find(item, unix_only[i]);
-
-        if (value != NULL) {
-            return reader_fault(r, value->key, "the key \"%s\" is for unix listeners only",
-                                unix_only[i]);
-        }
-    }
-    if (remote == NULL && !value_endpoint_is_loopback(&listener->sockaddr)) {
+    if (tcp != NULL && listener->allow_remote.count == 0 &&
+        !value_endpoint_is_loopback(&listener->sockaddr)) {
         return reader_fault(r, tcp,
                             "tcp: \"%.64s\" is not a loopback address; "
                             "list who may connect in `allow_remote`",

@@ -327,6 +327,7 @@ static void sweep(struct front *front)
     uint64_t expirations = 0;
     /* Whoever reads first sweeps. */
     if (read(front->timer, &expirations, sizeof expirations) == (ssize_t)sizeof expirations) {
+        metrics_count(&front->parts.metrics->pulse);
         pool_sweep(&front->pool, clock_us(CLOCK_MONOTONIC));
     }
 }
@@ -541,24 +542,35 @@ int front_begin(struct front *front, struct fault *fault)
     return 0;
 }
 
+/* Whether connections wait that nobody else will accept: those of an inherited socket are its
+ * owner's to hand on. */
 static bool backlog_waits(const struct front *front)
 {
     bool waits = false;
     for (size_t i = 0; i < front->station_count; i++) {
-        waits = waits || listener_waits(front->stations[i].fd);
+        const struct station *station = &front->stations[i];
+        waits = waits || (station->config->kind != CONFIG_LISTEN_FD && listener_waits(station->fd));
     }
     return waits;
+}
+
+static void leave_stations(struct front *front, bool inherited)
+{
+    for (size_t i = 0; i < front->station_count; i++) {
+        if ((front->stations[i].config->kind == CONFIG_LISTEN_FD) == inherited) {
+            (void)epoll_ctl(front->pool.epoll, EPOLL_CTL_DEL, front->stations[i].fd, NULL);
+        }
+    }
 }
 
 void front_drain(struct front *front, bool backlog)
 {
     const uint64_t until = clock_us(CLOCK_MONOTONIC) + front->pool.limits.deadline_us;
+    leave_stations(front, true);
     while (backlog && backlog_waits(front) && clock_us(CLOCK_MONOTONIC) < until) {
         (void)usleep(2000);
     }
-    for (size_t i = 0; i < front->station_count; i++) {
-        (void)epoll_ctl(front->pool.epoll, EPOLL_CTL_DEL, front->stations[i].fd, NULL);
-    }
+    leave_stations(front, false);
     pool_drain(&front->pool);
 }
 

@@ -31,7 +31,8 @@ static int open_listener(struct generation *g, const struct generation *before,
                          const struct config_listener *listener, struct fault *fault)
 {
     const size_t at = g->listener_count;
-    int fd = find_open(before, listener);
+    /* An inherited one is looked at anew: other rules may have come with the configuration. */
+    int fd = listener->kind == CONFIG_LISTEN_FD ? -1 : find_open(before, listener);
     if (fd == -2) {
         (void)fault_set(fault, listener->where, "%s has another mode or group now: restart needed",
                         listener->address);
@@ -96,6 +97,10 @@ int generation_open(const char *path, const struct generation *before, struct ge
         if (status != 0) {
             goto out;
         }
+    }
+    status = listener_check_passed(g->config, fault);
+    if (status != 0) {
+        goto out;
     }
     if (listener_inherited() && add_inherited(g) != 0) {
         (void)fault_set(fault, path, "no memory");

@@ -5,6 +5,7 @@
 #include "base/secret.h"
 #include "serve/generation.h"
 #include "serve/listener.h"
+#include "serve/notify.h"
 #include "serve/startup.h"
 #include "serve/worker.h"
 #include "trail/audit.h"
@@ -53,6 +54,7 @@ struct supervisor {
     struct replay *replay;
     struct audit *audit;
     struct metrics *metrics;
+    struct notify notify;
     int signals;
     int lock;
     bool stopping;
@@ -135,6 +137,8 @@ static int run_child(struct supervisor *s, const struct generation *g, int contr
         }
     }
     (void)close(s->signals);
+    notify_close(&s->notify);
+    listener_forget_passed();
     /*
      * The lock stays open: state_dir is ours as long as one of us lives. Other listeners must not.
      */
@@ -159,6 +163,7 @@ static void supervisor_free(struct supervisor *s)
     replay_close(s->replay);
     audit_close(s->audit);
     metrics_close(s->metrics);
+    notify_close(&s->notify);
     free(s);
 }
 
@@ -219,6 +224,7 @@ static void log_refused(struct supervisor *s, const struct fault *fault)
     (void)snprintf(detail, sizeof detail, "%s: %s", fault->where, fault->what);
     log_line(LOG_LEVEL_ERROR, "reload refused, the previous configuration serves on: %s", detail);
     (void)audit_append_event(s->audit, "config", "reload", "rejected", detail);
+    notify_refused(&s->notify, detail);
 }
 
 /* What cannot change while we run, because the old generation still uses it. */
@@ -244,6 +250,7 @@ static void begin_reload(struct supervisor *s, const char *why)
     s->reload = false;
     s->files_tried = generation_files(s->current);
     log_line(LOG_LEVEL_INFO, "reloading: %s", why);
+    notify_reloading(&s->notify);
     if (generation_open(s->config_path, s->current, &g, &fault) != 0) {
         log_refused(s, &fault);
         return;
@@ -278,6 +285,7 @@ static void promote(struct supervisor *s)
     log_line(LOG_LEVEL_INFO, "ready: generation %u, %u workers, %zu sites, %zu listeners",
              s->current->number, wanted_workers(s->current), s->current->config->sites.count,
              s->current->listener_count);
+    notify_ready(&s->notify);
 }
 
 /* A worker could not start. On trial that ends the trial; at the very start it ends us. Returns the
@@ -291,6 +299,7 @@ static int start_failed(struct supervisor *s, const struct worker *w, int status
     }
     if (s->current == NULL) {
         log_line(LOG_LEVEL_ERROR, "%s: %s", fault->where, fault->what);
+        notify_failed(&s->notify, fault->where, fault->what);
         return status;
     }
     end_trial(s);
@@ -412,10 +421,26 @@ static void check_patience(struct supervisor *s, uint64_t now)
     }
 }
 
+static void tell_manager(struct supervisor *s, uint64_t now)
+{
+    const struct generation *g = s->current;
+    if (g == NULL) {
+        notify_tick(&s->notify, now, NULL);
+        return;
+    }
+    const struct notify_facts facts = {.sites = g->config->sites.count,
+                                       .workers = count_workers(s, g->number, WORKER_SERVING),
+                                       .wanted = wanted_workers(g),
+                                       .audit_error = audit_last_error(s->audit),
+                                       .pulse = s->metrics->pulse};
+    notify_tick(&s->notify, now, &facts);
+}
+
 /* What happens by the clock. */
 static void tick(struct supervisor *s)
 {
     const uint64_t now = now_ms();
+    tell_manager(s, now);
     check_lock(s);
     check_patience(s, now);
     if (s->current == NULL || s->stopping) {
@@ -450,6 +475,7 @@ static void stop(struct supervisor *s, const char *why)
     }
     log_line(LOG_LEVEL_INFO, "stopping: %s", why);
     s->stopping = true;
+    notify_stopping(&s->notify);
     if (s->candidate != NULL) {
         end_trial(s);
     }
@@ -561,11 +587,13 @@ static void log_totals(const struct supervisor *s)
     log_line(LOG_LEVEL_INFO, "stopped; decisions:%s", at > 0 ? line : " none");
 }
 
-/* Descriptors 0 to 2 must be something, or the next file opened would take their place. */
-static int hold_standard_descriptors(void)
+/* Descriptors 0 to 2 and those passed must be something, or the next file opened would take their
+ * place. */
+static int hold_descriptors(void)
 {
+    const int last = STDERR_FILENO + (int)listener_passed();
     int fd = open("/dev/null", O_RDWR);
-    while (fd >= 0 && fd <= STDERR_FILENO) {
+    while (fd >= 0 && fd <= last) {
         fd = open("/dev/null", O_RDWR);
     }
     return fd < 0 ? -1 : close(fd);
@@ -586,7 +614,7 @@ int supervise_run(const char *config_path)
 {
     struct fault fault = {"", ""};
     log_open(LOG_LEVEL_INFO, getenv("JOURNAL_STREAM") != NULL);
-    if (hold_standard_descriptors() != 0 || secret_init() != 0) {
+    if (hold_descriptors() != 0 || secret_init() != 0) {
         return EX_OSERR;
     }
     set_limits();
@@ -596,6 +624,7 @@ int supervise_run(const char *config_path)
     }
     s->config_path = config_path;
     s->lock = s->signals = -1;
+    notify_open(&s->notify);
     struct startup startup = {.lock = -1};
     int status =
         open_signals(s, &fault) == 0 ? startup_run(config_path, &startup, &fault) : EX_OSERR;
@@ -612,6 +641,7 @@ int supervise_run(const char *config_path)
     if (status != 0) {
         log_line(LOG_LEVEL_ERROR, "%s%s%s", fault.where, fault.where[0] != '\0' ? ": " : "",
                  fault.what);
+        notify_failed(&s->notify, fault.where, fault.what);
     } else {
         status = supervise(s);
         log_totals(s);

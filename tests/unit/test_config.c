@@ -179,10 +179,11 @@ Test(good, every_key_of_a_listener_is_read)
     const struct config_listener *one = &config->listeners.items[0];
     const struct config_listener *two = &config->listeners.items[1];
     const struct config_listener *three = &config->listeners.items[2];
+    const struct config_listener *four = &config->listeners.items[3];
     const struct sockaddr_in *v4 = (const struct sockaddr_in *)&two->sockaddr;
     const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&three->sockaddr;
 
-    cr_assert_eq(config->listeners.count, 3);
+    cr_assert_eq(config->listeners.count, 4);
     cr_assert_eq(one->kind, CONFIG_LISTEN_UNIX);
     cr_assert_str_eq(one->address, "/run/gate/lighttpd.sock");
     cr_assert_str_eq(strrchr(one->where, '/'), "/c.yaml:17:5");
@@ -219,6 +220,10 @@ Test(good, every_key_of_a_listener_is_read)
     cr_assert_eq(three->sites.items[0], 2);
     cr_assert_str_eq(two->repeat_id, "UNIQUE_ID");
     cr_assert_null(three->repeat_id);
+    cr_assert_eq(four->kind, CONFIG_LISTEN_FD);
+    cr_assert_str_eq(four->address, "web");
+    cr_assert_eq(four->peers.count, 1);
+    cr_assert_eq(four->sites.count, 3);
     config_free(config);
 }
 
@@ -342,6 +347,9 @@ Test(values, may_be_written_in_several_ways)
          "listen:\n  - {unix: /s, sites: one}\n  - {unix: /t, sites: two}\n" SITE
          "  - {name: two, hosts: [a.example.test], keytab: /k}\n"},
         {"loopback is more than one address", "listen:\n  - tcp: 127.9.9.9:65535\n" SITE},
+        {"an inherited socket may be of either kind",
+         "listen:\n  - {socket: web, peers: root}\n"
+         "  - {socket: api, allow_remote: [192.0.2.1], sites: one}\n" SITE},
         {"a TCP listener on IPv6's loopback", "listen:\n  - tcp: '[::1]:1'\n" SITE},
     };
 
@@ -452,7 +460,6 @@ Test(bad, keys_are_refused_with_a_hint)
         {"1:9", "reserved for a later version", "audit: {rotate_size: 1GiB}\n"},
         {"7:5", "reserved for a later version", LISTEN SITE "    session: {}\n"},
         {"7:5", "reserved for a later version", LISTEN SITE "    exempt: [/x]\n"},
-        {"2:5", "reserved for a later version", "listen:\n  - socket: web\n" SITE},
         {"3:16", "is a parameter that clients can choose",
          "listen:\n  - tcp: 127.0.0.1:991\n    repeat_id: HTTP_X_REQUEST_ID\n" SITE},
         {"3:16", "is a parameter that clients can choose",
@@ -562,6 +569,14 @@ Test(bad, listeners_are_refused)
         {"2:10", "not a loopback", "listen:\n  - tcp: '[::ffff:127.0.0.1]:991'\n" SITE},
         {"3:5", "unix listeners only", "listen:\n  - tcp: 127.0.0.1:9\n    mode: 0660\n" SITE},
         {"3:5", "unix listeners only", "listen:\n  - tcp: 127.0.0.1:9\n    peers: [root]\n" SITE},
+        {"3:5", "unix listeners only", "listen:\n  - socket: web\n    mode: 0660\n" SITE},
+        {"3:5", "unix listeners only", "listen:\n  - socket: web\n    group: daemon\n" SITE},
+        {"2:5", "exactly one", "listen:\n  - socket: web\n    unix: /s\n" SITE},
+        {"2:5", "exactly one", "listen:\n  - socket: web\n    tcp: 127.0.0.1:991\n" SITE},
+        {"2:13", "letters, digits", "listen:\n  - socket: web:two\n" SITE},
+        {"2:13", "letters, digits", "listen:\n  - socket: descriptor 0\n" SITE},
+        {"2:13", "single value", "listen:\n  - socket: [web]\n" SITE},
+        {"3:5", "second time (first at", "listen:\n  - socket: web\n  - socket: web\n" SITE},
         {"3:5", "tcp listeners only",
          "listen:\n  - unix: /s\n    allow_remote: [192.0.2.1]\n" SITE},
         {"3:19", "list is empty", "listen:\n  - tcp: 0.0.0.0:9\n    allow_remote: []\n" SITE},
