@@ -182,7 +182,7 @@ Test(format, writes_every_field_in_the_fixed_order)
         "gss_text ticket_realm ticket_end kvno kvno_newest keytab_has expired_s skew_s "
         "mutual deleg repeat_of principal user service claimed_service claimed_kvno "
         "claimed_enctype enctype cb site rule server sock peer peer_port tls http_method host "
-        "uri req token_fp us ");
+        "uri req trace token_fp us ");
     for (size_t i = 0; i < TEXTS; i++) {
         expect_text(object, texts[i].key,
                     strcmp(texts[i].key, "peer") == 0 ? "127.0.0.1" : texts[i].key);
