@@ -24,6 +24,7 @@ struct engine_parts {
     struct replay *replay;
     struct audit *audit;
     struct metrics *metrics;
+    const unsigned *site_slots; /* of metrics, one a site */
 };
 
 /* Makes acceptors of the keytabs; after the last fork. */

@@ -16,10 +16,11 @@
 
 struct front;
 
-/* A listening descriptor and what the configuration says of it. */
+/* A listening descriptor, what the configuration says of it, and where it is counted. */
 struct front_listener {
     int fd;
     const struct config_listener *config;
+    unsigned slot; /* of metrics */
 };
 
 struct front_parts {
@@ -29,6 +30,7 @@ struct front_parts {
     const struct front_listener *listeners;
     size_t listener_count;
     unsigned workers; /* how many of us share the machine */
+    unsigned seat;    /* ours, for metrics */
 };
 
 /* Starts the request threads and waits until each has warmed up; nothing is accepted yet. */

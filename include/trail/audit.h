@@ -89,8 +89,8 @@ struct audit_options {
  * (`chain.open`, seq 0). A torn last line is closed and recorded (`recovery`). The file is locked
  * (flock) as long as any process that inherited it lives: a second daemon is refused. One record
  * (`lifecycle`, start) is appended, so a path that cannot be written is known before anybody is
- * served. -1 and a fault otherwise; when the file holds something that is no trail of ours, it is
- * not touched.
+ * served. -1 and a fault otherwise, and errno EWOULDBLOCK when another daemon has the file; when it
+ * holds something that is no trail of ours, it is not touched.
  */
 int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct audit **out,
                struct fault *fault);
@@ -121,6 +121,9 @@ pid_t audit_lock_holder(const struct audit *audit);
  * The error of the last failed append for the daemon's log, as errno; 0 if the last one went well.
  */
 int audit_last_error(const struct audit *audit);
+
+/* The number that the next record will have. */
+uint64_t audit_next_seq(const struct audit *audit);
 
 /* Raises the shared generation: every process opens the file anew at its next append (SIGHUP,
  * SIGUSR1). */

@@ -60,8 +60,15 @@ struct slot {
 _Static_assert(sizeof(struct slot) == 32, "two slots a cache line");
 _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its page");
 
+struct lock {
+    pthread_mutex_t mutex;
+    _Atomic uint64_t holder; /* pid << 32 | turn */
+    _Atomic uint64_t stuck;  /* the holder that somebody waited for in vain */
+    uint32_t turns;          /* under the mutex */
+};
+
 struct locks {
-    pthread_mutex_t items[LOCKS];
+    struct lock items[LOCKS];
 };
 
 struct replay {
@@ -95,7 +102,7 @@ static struct locks *locks_open(void)
         failed =
             failed != 0 ? failed : pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
         for (size_t i = 0; i < LOCKS && failed == 0; i++) {
-            failed = pthread_mutex_init(&locks->items[i], &attributes);
+            failed = pthread_mutex_init(&locks->items[i].mutex, &attributes);
         }
         (void)pthread_mutexattr_destroy(&attributes);
     }
@@ -378,23 +385,52 @@ void replay_close(struct replay *replay)
 
 /* Waits a second at most; the lock of a process that died is simply ours, slots are whole at any
  * moment. */
-static int lock_group(struct replay *replay, size_t group, pthread_mutex_t **out)
+static int lock_group(struct replay *replay, size_t group, struct lock **out)
 {
-    pthread_mutex_t *mutex = &replay->locks->items[group / GROUP_SLOTS % LOCKS];
-    int code = pthread_mutex_trylock(mutex);
+    struct lock *lock = &replay->locks->items[group / GROUP_SLOTS % LOCKS];
+    int code = pthread_mutex_trylock(&lock->mutex);
     if (code == EBUSY) {
         struct timespec until;
+        const uint64_t holder = atomic_load(&lock->holder);
         if (clock_gettime(CLOCK_MONOTONIC, &until) != 0) {
             return -1;
         }
         until.tv_sec += LOCK_WAIT_S;
-        code = pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
+        code = pthread_mutex_clocklock(&lock->mutex, CLOCK_MONOTONIC, &until);
+        if (code == ETIMEDOUT && atomic_load(&lock->holder) == holder) {
+            atomic_store(&lock->stuck, holder); /* all the time the same */
+        }
     }
     if (code == EOWNERDEAD) {
-        code = pthread_mutex_consistent(mutex);
+        code = pthread_mutex_consistent(&lock->mutex);
     }
-    *out = mutex;
+    if (code != 0) {
+        return -1;
+    }
+    atomic_store(&lock->holder, (uint64_t)(uint32_t)getpid() << 32 | ++lock->turns);
+    *out = lock;
+    return 0;
+}
+
+static int unlock_group(struct lock *lock)
+{
+    uint64_t holder = atomic_load(&lock->holder);
+    const int code = pthread_mutex_unlock(&lock->mutex);
+    /* After the unlock, so that whoever is stopped in between still has a name. */
+    (void)atomic_compare_exchange_strong(&lock->holder, &holder, 0);
     return code == 0 ? 0 : -1;
+}
+
+pid_t replay_stuck_holder(const struct replay *replay)
+{
+    for (size_t i = 0; i < LOCKS; i++) {
+        const struct lock *lock = &replay->locks->items[i];
+        const uint64_t stuck = atomic_load(&lock->stuck);
+        if (stuck != 0 && stuck == atomic_load(&lock->holder)) {
+            return (pid_t)(stuck >> 32);
+        }
+    }
+    return 0;
 }
 
 /* Keyed, so that nobody outside can aim at a slot or at a context. */
@@ -509,8 +545,8 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
                                .expires_s = (uint32_t)(use->now_s + use->keep_s)};
     const size_t group = group_of(replay->header->groups, fresh.id);
     struct slot *found = NULL;
-    pthread_mutex_t *mutex = NULL;
-    if (lock_group(replay, group, &mutex) != 0) {
+    struct lock *lock = NULL;
+    if (lock_group(replay, group, &lock) != 0) {
         return REASON_REPLAY_UNAVAILABLE;
     }
     enum reason reason = test_and_set(replay, &replay->slots[group], &fresh, use->now_s, &found);
@@ -518,7 +554,7 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
         reason = REASON_REPLAY_UNAVAILABLE; /* and remembered, all the same */
     }
     const uint64_t seq = found != NULL ? found->seq : 0;
-    if (pthread_mutex_unlock(mutex) != 0) {
+    if (unlock_group(lock) != 0) {
         reason = REASON_REPLAY_UNAVAILABLE;
     }
     if (reason == REASON_OK || reason == REASON_REPEAT) {
@@ -529,15 +565,15 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
 
 void replay_note(struct replay *replay, const struct replay_entry *entry, uint64_t seq)
 {
-    pthread_mutex_t *mutex = NULL;
+    struct lock *lock = NULL;
     struct slot *slot = &replay->slots[entry->slot];
-    if (lock_group(replay, entry->slot / GROUP_SLOTS * GROUP_SLOTS, &mutex) != 0) {
+    if (lock_group(replay, entry->slot / GROUP_SLOTS * GROUP_SLOTS, &lock) != 0) {
         return; /* a repeat's record then names no first one */
     }
     if (slot->id == entry->id) {
         slot->seq = seq;
     }
-    (void)pthread_mutex_unlock(mutex);
+    (void)unlock_group(lock);
 }
 
 void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, uint64_t *capacity)

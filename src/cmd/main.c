@@ -18,6 +18,7 @@ static const struct {
     {"serve", cmd_serve, "serve sign-in requests in the foreground"},
     {"check", cmd_check, "check configuration, keytabs, sockets and paths"},
     {"explain", cmd_explain, "say what a token or an audit record means"},
+    {"status", cmd_status, "say how the running daemon is"},
 };
 
 const char *cmd_config_default(void)

@@ -30,6 +30,7 @@ struct station {
     enum source source;
     int fd;
     const struct config_listener *config;
+    unsigned slot; /* where it is counted */
     struct guard_rules rules;
     struct log_rate refusals[GUARD_COUNT]; /* a budget of lines for each cause */
     /* Under the pool's lock: */

@@ -328,6 +328,7 @@ static void record(const struct engine *engine, struct exchange *x)
             replay_note(engine->parts.replay, &x->entry, seq);
         }
     } else {
+        metrics_count_audit_failure(engine->parts.metrics);
         if (log_rate_allow(&engine->complaints[COMPLAINT_AUDIT], x->request.mono_us / 1000, NULL)) {
             log_line(LOG_LEVEL_ERROR, "%s cannot be written: %s; sign-ins are answered 503",
                      engine->parts.config->audit.file,
@@ -336,6 +337,13 @@ static void record(const struct engine *engine, struct exchange *x)
         x->reason = REASON_AUDIT_UNAVAILABLE;
         x->audit_id[0] = '\0';
     }
+}
+
+static unsigned site_slot(const struct engine *engine, const struct exchange *x)
+{
+    const struct engine_parts *parts = &engine->parts;
+    return x->site != NULL ? parts->site_slots[x->site - parts->config->sites.items]
+                           : METRICS_SITE_NONE;
 }
 
 void engine_serve(const struct engine *engine, struct exchange *x,
@@ -351,5 +359,5 @@ void engine_serve(const struct engine *engine, struct exchange *x,
     }
     record(engine, x);
     exchange_format_answer(x);
-    metrics_count(&engine->parts.metrics->reasons[x->reason]);
+    metrics_count_decision(engine->parts.metrics, site_slot(engine, x), x->reason, elapsed_us(x));
 }

@@ -120,7 +120,7 @@ static void tell_refusal(struct front *front, struct station *station, enum guar
     char quoted[128];
     char more[48] = "";
     uint32_t skipped = 0;
-    metrics_count(&front->parts.metrics->guard[cause]);
+    metrics_count_refusal(front->parts.metrics, station->slot, cause);
     if (cause == GUARD_EMPTY ||
         !log_rate_allow(&station->refusals[cause], clock_us(CLOCK_MONOTONIC) / 1000, &skipped)) {
         return;
@@ -134,13 +134,19 @@ static void tell_refusal(struct front *front, struct station *station, enum guar
              culprit[0] != '\0' ? log_quote(span_of(culprit), quoted, sizeof quoted) : "", more);
 }
 
+static void drop(struct front *front, struct connection *c)
+{
+    metrics_disconnect(front->parts.metrics, front->parts.seat, c->station->slot);
+    pool_drop(&front->pool, c);
+}
+
 static void refuse(struct front *front, struct connection *c, enum guard_cause cause)
 {
     const enum guard_cause ended = pool_leave(&front->pool, c);
     const bool effect = cause == GUARD_EMPTY || cause == GUARD_CUT || cause == GUARD_ANSWER;
     tell_refusal(front, c->station, effect && ended != GUARD_NONE ? ended : cause,
                  c->guard.culprit);
-    pool_drop(&front->pool, c);
+    drop(front, c);
 }
 
 static int open_pipe(struct thread *t)
@@ -270,13 +276,15 @@ static void finish_request(struct thread *t, struct connection *c, bool crowded)
         park(front, c);
         return;
     }
+    metrics_begin(front->parts.metrics, front->parts.seat);
     const enum guard_cause cause = serve_request(t, c, crowded);
+    metrics_end(front->parts.metrics, front->parts.seat);
     if (cause != GUARD_NONE) {
         refuse(front, c, cause);
         return;
     }
     if (!c->guard.keep) {
-        pool_drop(&front->pool, c);
+        drop(front, c);
         return;
     }
     guard_start(&c->guard, &c->station->rules);
@@ -317,7 +325,7 @@ static void accept_connection(struct thread *t, struct station *station)
         tell_refusal(front, station, cause, "");
     }
     if (c != NULL) {
-        metrics_count(&front->parts.metrics->connections);
+        metrics_connect(front->parts.metrics, front->parts.seat, station->slot);
         read_connection(t, c);
     }
 }
@@ -327,7 +335,7 @@ static void sweep(struct front *front)
     uint64_t expirations = 0;
     /* Whoever reads first sweeps. */
     if (read(front->timer, &expirations, sizeof expirations) == (ssize_t)sizeof expirations) {
-        metrics_count(&front->parts.metrics->pulse);
+        metrics_pulse(front->parts.metrics);
         pool_sweep(&front->pool, clock_us(CLOCK_MONOTONIC));
     }
 }
@@ -482,6 +490,7 @@ static int open_stations(struct front *front)
             .source = SOURCE_LISTENER,
             .fd = parts->listeners[i].fd,
             .config = config,
+            .slot = parts->listeners[i].slot,
             .rules = {.params_max = parts->config->limits.request_bytes,
                       .also = {span_of(config->forwarded.method), span_of(config->forwarded.uri),
                                span_of(config->forwarded.peer), span_of(config->repeat_id)}}};

@@ -44,7 +44,7 @@ static int open_listener(struct generation *g, const struct generation *before,
             return status;
         }
     }
-    g->listeners[at] = (struct front_listener){fd, listener};
+    g->listeners[at] = (struct front_listener){.fd = fd, .config = listener};
     g->listener_count++;
     return 0;
 }
@@ -64,7 +64,8 @@ static int add_inherited(struct generation *g)
     for (size_t i = 0; i < sites; i++) {
         g->inherited.sites.items[g->inherited.sites.count++] = i;
     }
-    g->listeners[g->listener_count++] = (struct front_listener){STDIN_FILENO, &g->inherited};
+    g->listeners[g->listener_count++] =
+        (struct front_listener){.fd = STDIN_FILENO, .config = &g->inherited};
     return 0;
 }
 
@@ -88,7 +89,10 @@ int generation_open(const char *path, const struct generation *before, struct ge
     g->listeners = calloc(count + 1, sizeof *g->listeners);
     g->keytabs = calloc(g->config->sites.count, sizeof(struct keytab *));
     g->bindings = calloc(g->config->sites.count, sizeof *g->bindings);
-    if (g->listeners == NULL || g->keytabs == NULL || g->bindings == NULL) {
+    g->loaded = calloc(g->config->sites.count, sizeof *g->loaded);
+    g->site_slots = calloc(g->config->sites.count, sizeof *g->site_slots);
+    if (g->listeners == NULL || g->keytabs == NULL || g->bindings == NULL || g->loaded == NULL ||
+        g->site_slots == NULL) {
         (void)fault_set(fault, path, "no memory");
         goto out;
     }
@@ -114,46 +118,111 @@ out:
     return status;
 }
 
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    return (hash ^ value) * 0x9e3779b97f4a7c15u + (hash >> 29);
+}
+
+static uint64_t mix_stat(uint64_t hash, const struct stat *st)
+{
+    hash = mix(hash, st->st_ino);
+    hash = mix(hash, (uint64_t)st->st_size);
+    hash = mix(hash, (uint64_t)st->st_mtim.tv_sec);
+    hash = mix(hash, (uint64_t)st->st_mtim.tv_nsec);
+    hash = mix(hash, (uint64_t)st->st_ctim.tv_sec);
+    return mix(hash, (uint64_t)st->st_ctim.tv_nsec);
+}
+
+static uint64_t mix_file(uint64_t hash, const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? mix_stat(hash, &st) : mix(hash, (uint64_t)errno);
+}
+
+static void note_key(struct generation_keytab *loaded, const struct keytab_key *key)
+{
+    size_t i = loaded->count; /* from behind: the keys of one principal mostly stand together */
+    while (i > 0 && strcmp(loaded->newest[i - 1].principal, key->principal) != 0) {
+        i--;
+    }
+    if (i > 0) {
+        i--;
+        loaded->newest[i].kvno =
+            key->kvno > loaded->newest[i].kvno ? key->kvno : loaded->newest[i].kvno;
+    } else if (loaded->count < GENERATION_PRINCIPALS_MAX) {
+        loaded->newest[loaded->count].principal = key->principal;
+        loaded->newest[loaded->count++].kvno = key->kvno;
+    } else {
+        loaded->cut = true;
+    }
+}
+
+static int load_keytab(struct generation *g, size_t at, struct fault *fault)
+{
+    const char *path = g->config->sites.items[at].keytab;
+    g->loaded[at].mark = mix_file(1, path);
+    if (keytab_load(path, &g->keytabs[at], fault) != 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < g->keytabs[at]->count; i++) {
+        note_key(&g->loaded[at], &g->keytabs[at]->keys[i]);
+    }
+    return 0;
+}
+
 int generation_load_files(struct generation *g, bool every, struct fault *fault)
 {
+    const size_t count = g->config->sites.count;
     size_t loaded = 0;
     g->files = generation_files(g);
-    for (size_t i = 0; i < g->config->sites.count; i++) {
+    for (size_t i = 0; i < count; i++) {
         const struct config_site *site = &g->config->sites.items[i];
         if (site->channel_binding != CONFIG_BINDING_OFF &&
             binding_load(site->certificates.items, site->certificates.count, &g->bindings[i],
                          fault) != 0) {
             return -1;
         }
-        if (keytab_load(site->keytab, &g->keytabs[i], fault) == 0) {
+        if (load_keytab(g, i, fault) == 0) {
             loaded++;
         } else if (every) {
             return -1;
         } else {
-            log_line(LOG_LEVEL_ERROR, "site %s answers keytab_unavailable: %s: %s", site->id,
-                     fault->where, fault->what);
+            log_line(LOG_LEVEL_ERROR, "site %s has no keytab: %s: %s", site->id, fault->where,
+                     fault->what);
         }
     }
-    return loaded > 0 ? 0 : -1;
+    if (loaded == 0) {
+        return fault_set(fault, g->config->path, "no keytab of any site can be loaded");
+    }
+    if (loaded < count) {
+        log_line(LOG_LEVEL_WARNING,
+                 "%zu of %zu sites have no keytab and answer keytab_unavailable; the others are "
+                 "served",
+                 count - loaded, count);
+    }
+    return 0;
 }
 
-static uint64_t mix(uint64_t hash, uint64_t value)
+void generation_claim(struct generation *g, struct metrics *metrics)
 {
-    return (hash ^ value) * 0x9e3779b97f4a7c15u + (hash >> 29);
+    for (size_t i = 0; i < g->config->sites.count; i++) {
+        g->site_slots[i] = metrics_claim_site(metrics, g->config->sites.items[i].id);
+    }
+    for (size_t i = 0; i < g->listener_count; i++) {
+        g->listeners[i].slot = metrics_claim_listener(metrics, g->listeners[i].config->address);
+    }
 }
 
-static uint64_t mix_file(uint64_t hash, const char *path)
+bool generation_look(const struct generation *g, size_t site, uint64_t *mtime_s, bool *changed)
 {
     struct stat st;
-    if (stat(path, &st) != 0) {
-        return mix(hash, (uint64_t)errno);
+    const char *path = g->config->sites.items[site].keytab;
+    const bool found = stat(path, &st) == 0;
+    *changed = !found || mix_stat(1, &st) != g->loaded[site].mark;
+    if (found) {
+        *mtime_s = st.st_mtim.tv_sec > 0 ? (uint64_t)st.st_mtim.tv_sec : 0;
     }
-    hash = mix(hash, st.st_ino);
-    hash = mix(hash, (uint64_t)st.st_size);
-    hash = mix(hash, (uint64_t)st.st_mtim.tv_sec);
-    hash = mix(hash, (uint64_t)st.st_mtim.tv_nsec);
-    hash = mix(hash, (uint64_t)st.st_ctim.tv_sec);
-    return mix(hash, (uint64_t)st.st_ctim.tv_nsec);
+    return found;
 }
 
 uint64_t generation_files(const struct generation *g)
@@ -228,6 +297,8 @@ void generation_close(struct generation *g, const struct generation *keeper, boo
     }
     free(g->keytabs);
     free(g->bindings);
+    free(g->loaded);
+    free(g->site_slots);
     free(g->listeners);
     free(g->inherited.sites.items);
     config_free(g->config);

@@ -11,10 +11,24 @@
 #include "base/fault.h"
 #include "conf/config.h"
 #include "serve/front.h"
+#include "trail/metrics.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* How one site's keytab was when it was read, for those who ask; the principals are the keytab's.
+ */
+enum { GENERATION_PRINCIPALS_MAX = 16 };
+struct generation_keytab {
+    uint64_t mark; /* of the file, from before it was read */
+    struct {
+        const char *principal;
+        uint32_t kvno;
+    } newest[GENERATION_PRINCIPALS_MAX];
+    size_t count;
+    bool cut; /* there are more principals */
+};
 
 struct generation {
     unsigned number;
@@ -22,8 +36,10 @@ struct generation {
     struct config_listener inherited; /* descriptor 0, when it is a listening socket */
     struct front_listener *listeners;
     size_t listener_count;
-    struct keytab **keytabs;       /* one a site; NULL where it could not be loaded */
-    struct binding_list *bindings; /* one a site; empty with channel_binding: off */
+    struct keytab **keytabs;          /* one a site; NULL where it could not be loaded */
+    struct binding_list *bindings;    /* one a site; empty with channel_binding: off */
+    struct generation_keytab *loaded; /* one a site */
+    unsigned *site_slots;             /* of metrics, one a site */
     uint64_t files; /* what generation_files said before keytabs and certificates were read */
 };
 
@@ -40,6 +56,16 @@ int generation_open(const char *path, const struct generation *before, struct ge
  * site answers keytab_unavailable, and only if none can be loaded that is a fault.
  */
 int generation_load_files(struct generation *generation, bool every, struct fault *fault);
+
+/* Claims the slots of its sites and listeners; before its workers are forked. */
+void generation_claim(struct generation *generation, struct metrics *metrics);
+
+/*
+ * Looks at a site's keytab file: when it was modified (seconds since 1970), and whether it is
+ * another than what serves. False when there is no file to be seen; it has changed then.
+ */
+bool generation_look(const struct generation *generation, size_t site, uint64_t *mtime_s,
+                     bool *changed);
 
 /* A number that changes when a keytab, a certificate or krb5.conf is changed, replaced, removed or
  * becomes unreadable. */

@@ -121,7 +121,10 @@ static int open_shared(struct startup *out, const struct config *config, struct 
         (void)fault_set(fault, "", "no shared memory");
         return EX_OSERR;
     }
-    return audit_open(&options, (uid_t)-1, (gid_t)-1, &out->audit, fault) == 0 ? 0 : EX_IOERR;
+    if (audit_open(&options, (uid_t)-1, (gid_t)-1, &out->audit, fault) != 0) {
+        return errno == EWOULDBLOCK ? EX_TEMPFAIL : EX_IOERR;
+    }
+    return 0;
 }
 
 int startup_run(const char *config_path, struct startup *out, struct fault *fault)
@@ -138,7 +141,8 @@ int startup_run(const char *config_path, struct startup *out, struct fault *faul
         return status;
     }
     const struct config *loaded = out->generation->config;
-    status = become_user(loaded, fault);
+    status = control_open(loaded, &out->control, fault);
+    status = status != 0 ? status : become_user(loaded, fault);
     status = status != 0 ? status : lock_state(loaded, &out->lock, fault);
     status = status != 0 ? status : open_shared(out, loaded, fault);
     if (status == 0 && generation_load_files(out->generation, false, fault) != 0) {

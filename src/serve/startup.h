@@ -7,12 +7,14 @@
 
 #include "auth/replay.h"
 #include "base/fault.h"
+#include "serve/control.h"
 #include "serve/generation.h"
 #include "trail/audit.h"
 #include "trail/metrics.h"
 
 struct startup {
     struct generation *generation;
+    struct control *control;
     struct replay *replay;
     struct audit *audit;
     struct metrics *metrics;

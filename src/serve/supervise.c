@@ -3,9 +3,12 @@
 #include "auth/replay.h"
 #include "base/log.h"
 #include "base/secret.h"
+#include "serve/control.h"
+#include "serve/crew.h"
 #include "serve/generation.h"
 #include "serve/listener.h"
 #include "serve/notify.h"
+#include "serve/snapshot.h"
 #include "serve/startup.h"
 #include "serve/worker.h"
 #include "trail/audit.h"
@@ -20,37 +23,26 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-    WORKERS_MAX = 256, /* each of up to three generations while two drain */
     TICK_MS = 250,
-    WATCH_MS = 2000,  /* how often keytabs and krb5.conf are looked at */
-    DRAIN_MS = 5000,  /* and on top of two deadlines, to stop */
-    START_MS = 30000, /* how long a worker may take to be ready */
-    STABLE_MS = 1000, /* a worker that lived that long did not die of its start */
-    BACKOFF_MAX_MS = 5000,
+    WATCH_MS = 2000, /* how often keytabs and krb5.conf are looked at */
+    FORK_PAUSE_MS = 5000,
+    USAGE_MS = 1000, /* how old the replay table's fill may be that status tells */
 };
 
-enum worker_state { WORKER_NONE, WORKER_STARTING, WORKER_SERVING, WORKER_DRAINING };
-
-struct worker {
-    enum worker_state state;
-    pid_t pid;
-    int control;
-    unsigned generation;
-    uint64_t since_ms;
-};
+_Static_assert((int)CREW_MAX <= (int)METRICS_SEATS_MAX, "each worker has its seat");
 
 struct supervisor {
     const char *config_path;
     struct generation *current;   /* serves */
     struct generation *candidate; /* on trial: its workers start, none has begun */
-    struct worker workers[WORKERS_MAX];
+    struct crew crew;
+    struct control *control;
     struct replay *replay;
     struct audit *audit;
     struct metrics *metrics;
@@ -61,16 +53,16 @@ struct supervisor {
     bool reload;          /* asked for while one was on trial */
     uint64_t watch_ms;    /* when files are looked at next */
     uint64_t files_tried; /* what generation_files said when a reload last failed */
-    uint64_t spawn_ms;    /* not before this is a dead worker replaced */
-    uint64_t backoff_ms;
-    pid_t stuck; /* who held the audit lock at the last tick */
+    pid_t stuck;          /* who held the audit lock at the last tick */
+    struct snapshot_life life;
+    uint64_t usage_ms; /* when the two below were counted */
+    uint64_t replay_live;
+    uint64_t replay_capacity;
 };
 
-static uint64_t now_ms(void)
+static uint64_t wall_clock_s(void)
 {
-    struct timespec now = {0};
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)time(NULL);
 }
 
 static unsigned wanted_workers(const struct generation *g)
@@ -79,64 +71,46 @@ static unsigned wanted_workers(const struct generation *g)
     const unsigned wanted = g->config->workers != 0 ? g->config->workers
                             : cpus > 0              ? (unsigned)cpus
                                                     : 1;
-    return wanted > WORKERS_MAX / 4 ? WORKERS_MAX / 4 : wanted;
+    return wanted > CREW_MAX / 4 ? CREW_MAX / 4 : wanted;
 }
 
-static unsigned count_workers(const struct supervisor *s, unsigned generation,
-                              enum worker_state state)
+/* An event that cannot be recorded is counted; what it tells of happens all the same. */
+static enum reason record_event(struct supervisor *s, const char *event, const char *action,
+                                const char *result, const char *detail)
 {
-    unsigned count = 0;
-    for (size_t i = 0; i < WORKERS_MAX; i++) {
-        const struct worker *w = &s->workers[i];
-        count += w->state != WORKER_NONE && (generation == 0 || w->generation == generation) &&
-                         (state == WORKER_NONE || w->state == state)
-                     ? 1
-                     : 0;
+    const enum reason reason = audit_append_event(s->audit, event, action, result, detail);
+    if (reason != REASON_OK) {
+        metrics_count_audit_failure(s->metrics);
     }
-    return count;
+    return reason;
 }
 
-static void tell(const struct worker *w, enum worker_word word)
+/* Frees what a child has inherited as well, so that a leak of ours shows up in it. */
+static void supervisor_free(struct supervisor *s)
 {
-    const char byte = (char)word;
-    /* A worker that cannot be told is dying; SIGCHLD says the rest. */
-    (void)send(w->control, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    generation_close(s->candidate, s->current, false);
+    generation_close(s->current, NULL, false);
+    replay_close(s->replay);
+    audit_close(s->audit);
+    metrics_close(s->metrics);
+    notify_close(&s->notify);
+    free(s);
 }
 
-static void tell_all(struct supervisor *s, unsigned generation, enum worker_word word,
-                     enum worker_state becomes)
-{
-    for (size_t i = 0; i < WORKERS_MAX; i++) {
-        struct worker *w = &s->workers[i];
-        if (w->state != WORKER_NONE && w->state != WORKER_DRAINING && w->generation == generation) {
-            tell(w, word);
-            w->state = becomes;
-            w->since_ms = now_ms();
-        }
-    }
-}
-
-static void kill_all(struct supervisor *s, unsigned generation)
-{
-    for (size_t i = 0; i < WORKERS_MAX; i++) {
-        struct worker *w = &s->workers[i];
-        if (w->state != WORKER_NONE && (generation == 0 || w->generation == generation)) {
-            w->state = WORKER_DRAINING; /* so that its death surprises nobody */
-            (void)kill(w->pid, SIGKILL);
-        }
-    }
-}
+struct birth {
+    struct supervisor *supervisor;
+    const struct generation *generation;
+};
 
 /* The child's side of fork: nothing of the supervisor's stays open, or its death would go
  * unnoticed. */
-static int run_child(struct supervisor *s, const struct generation *g, int control)
+static int run_child(void *arg, unsigned seat, int control)
 {
-    for (size_t i = 0; i < WORKERS_MAX; i++) {
-        if (s->workers[i].state != WORKER_NONE) {
-            (void)close(s->workers[i].control);
-        }
-    }
+    const struct birth *birth = arg;
+    struct supervisor *s = birth->supervisor;
+    const struct generation *g = birth->generation;
     (void)close(s->signals);
+    control_close(s->control, false);
     notify_close(&s->notify);
     listener_forget_passed();
     /*
@@ -149,58 +123,25 @@ static int run_child(struct supervisor *s, const struct generation *g, int contr
                                        .audit = s->audit,
                                        .metrics = s->metrics,
                                        .workers = wanted_workers(g),
+                                       .seat = seat,
                                        .control = control};
     const int status = worker_run(&parts);
     (void)close(control);
+    supervisor_free(s);
     return status;
-}
-
-/* Frees what the child has inherited, so that a leak of ours shows up in it as well. */
-static void supervisor_free(struct supervisor *s)
-{
-    generation_close(s->candidate, s->current, false);
-    generation_close(s->current, NULL, false);
-    replay_close(s->replay);
-    audit_close(s->audit);
-    metrics_close(s->metrics);
-    notify_close(&s->notify);
-    free(s);
 }
 
 static int spawn(struct supervisor *s, const struct generation *g)
 {
-    struct worker *w = NULL;
-    for (size_t i = 0; i < WORKERS_MAX && w == NULL; i++) {
-        w = s->workers[i].state == WORKER_NONE ? &s->workers[i] : NULL;
-    }
-    int pair[2];
-    if (w == NULL || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
-        return -1;
-    }
-    const pid_t pid = fork();
-    if (pid == 0) {
-        (void)close(pair[0]);
-        const int status = run_child(s, g, pair[1]);
-        supervisor_free(s);
-        exit(status);
-    }
-    (void)close(pair[1]);
-    if (pid < 0) {
-        (void)close(pair[0]);
-        return -1;
-    }
-    *w = (struct worker){.state = WORKER_STARTING,
-                         .pid = pid,
-                         .control = pair[0],
-                         .generation = g->number,
-                         .since_ms = now_ms()};
-    return 0;
+    struct birth birth = {s, g};
+    return crew_spawn(&s->crew, g->number, run_child, &birth);
 }
 
 /* Puts a generation on trial: all its workers must say that they are ready before one begins. */
 static int start_trial(struct supervisor *s, struct generation *g)
 {
     s->candidate = g;
+    generation_claim(g, s->metrics);
     for (unsigned i = wanted_workers(g); i > 0; i--) {
         if (spawn(s, g) != 0) {
             return -1;
@@ -212,7 +153,7 @@ static int start_trial(struct supervisor *s, struct generation *g)
 static void end_trial(struct supervisor *s)
 {
     if (s->candidate != NULL) {
-        kill_all(s, s->candidate->number);
+        crew_kill(&s->crew, s->candidate->number);
         generation_close(s->candidate, s->current, true);
         s->candidate = NULL;
     }
@@ -220,20 +161,23 @@ static void end_trial(struct supervisor *s)
 
 static void log_refused(struct supervisor *s, const struct fault *fault)
 {
-    char detail[sizeof fault->where + sizeof fault->what + 4];
-    (void)snprintf(detail, sizeof detail, "%s: %s", fault->where, fault->what);
-    log_line(LOG_LEVEL_ERROR, "reload refused, the previous configuration serves on: %s", detail);
-    (void)audit_append_event(s->audit, "config", "reload", "rejected", detail);
-    notify_refused(&s->notify, detail);
+    char *why = s->life.why;
+    (void)snprintf(why, sizeof s->life.why, "%s: %s", fault->where, fault->what);
+    s->life.reloads_refused++;
+    s->life.reload_s = wall_clock_s();
+    log_line(LOG_LEVEL_ERROR, "reload refused, the previous configuration serves on: %s", why);
+    (void)record_event(s, "config", "reload", "rejected", why);
+    notify_refused(&s->notify, why);
 }
 
 /* What cannot change while we run, because the old generation still uses it. */
 static const char *changed_for_good(const struct config *a, const struct config *b)
 {
-    return strcmp(a->state_dir, b->state_dir) != 0     ? "state_dir"
-           : strcmp(a->audit.file, b->audit.file) != 0 ? "audit.file"
-           : a->audit.sync != b->audit.sync            ? "audit.sync"
-           : a->replay_entries != b->replay_entries    ? "replay.entries"
+    return strcmp(a->state_dir, b->state_dir) != 0       ? "state_dir"
+           : strcmp(a->runtime_dir, b->runtime_dir) != 0 ? "runtime_dir"
+           : strcmp(a->audit.file, b->audit.file) != 0   ? "audit.file"
+           : a->audit.sync != b->audit.sync              ? "audit.sync"
+           : a->replay_entries != b->replay_entries      ? "replay.entries"
            : (a->user == NULL) != (b->user == NULL) || a->uid != b->uid || a->gid != b->gid ? "user"
                                                                                             : NULL;
 }
@@ -272,15 +216,19 @@ static void begin_reload(struct supervisor *s, const char *why)
 static void promote(struct supervisor *s)
 {
     struct generation *old = s->current;
-    tell_all(s, s->candidate->number, WORKER_BEGIN, WORKER_SERVING);
+    crew_tell_all(&s->crew, s->candidate->number, WORKER_BEGIN, CREW_SERVING);
     s->current = s->candidate;
     s->candidate = NULL;
-    s->backoff_ms = 0;
+    s->crew.budget = (struct crew_budget){.deaths = 0}; /* what killed the old ones may be mended */
     s->files_tried = s->current->files;
+    s->life.generation_s = wall_clock_s();
+    s->life.why[0] = '\0';
     if (old != NULL) {
-        tell_all(s, old->number, WORKER_DRAIN, WORKER_DRAINING);
+        crew_tell_all(&s->crew, old->number, WORKER_DRAIN, CREW_DRAINING);
         generation_close(old, s->current, true);
-        (void)audit_append_event(s->audit, "config", "reload", "ok", NULL);
+        s->life.reloads++;
+        s->life.reload_s = s->life.generation_s;
+        (void)record_event(s, "config", "reload", "ok", NULL);
     }
     log_line(LOG_LEVEL_INFO, "ready: generation %u, %u workers, %zu sites, %zu listeners",
              s->current->number, wanted_workers(s->current), s->current->config->sites.count,
@@ -290,15 +238,15 @@ static void promote(struct supervisor *s)
 
 /* A worker could not start. On trial that ends the trial; at the very start it ends us. Returns the
  * status. */
-static int start_failed(struct supervisor *s, const struct worker *w, int status,
+static int start_failed(struct supervisor *s, unsigned generation, int status,
                         const struct fault *fault)
 {
-    if (s->candidate == NULL || w->generation != s->candidate->number) {
+    if (s->candidate == NULL || generation != s->candidate->number) {
         log_line(LOG_LEVEL_ERROR, "a worker could not start: %s: %s", fault->where, fault->what);
         return 0; /* its exit is seen and it is tried again, later each time */
     }
     if (s->current == NULL) {
-        log_line(LOG_LEVEL_ERROR, "%s: %s", fault->where, fault->what);
+        log_line(LOG_LEVEL_ERROR, "spnegate does not start: %s: %s", fault->where, fault->what);
         notify_failed(&s->notify, fault->where, fault->what);
         return status;
     }
@@ -307,26 +255,23 @@ static int start_failed(struct supervisor *s, const struct worker *w, int status
     return 0;
 }
 
-static int hear(struct supervisor *s, struct worker *w)
+static int hear(struct supervisor *s, struct crew_worker *w)
 {
     struct worker_report report;
-    const ssize_t n = recv(w->control, &report, sizeof report, MSG_DONTWAIT);
-    if (n != (ssize_t)sizeof report || w->state != WORKER_STARTING) {
-        return 0; /* it died: SIGCHLD comes */
+    if (!crew_hear(w, &report)) {
+        return 0;
     }
     if (report.status != 0) {
-        /* What comes from a worker is not trusted to be terminated. */
-        report.fault.where[sizeof report.fault.where - 1] = '\0';
-        report.fault.what[sizeof report.fault.what - 1] = '\0';
-        return start_failed(s, w, report.status, &report.fault);
+        return start_failed(s, w->generation, report.status, &report.fault);
     }
-    w->state = WORKER_SERVING; /* ready; on trial it waits for the others */
+    w->state = CREW_SERVING; /* ready; on trial it waits for the others */
     if (s->candidate != NULL && w->generation == s->candidate->number) {
-        if (count_workers(s, w->generation, WORKER_SERVING) >= wanted_workers(s->candidate)) {
+        if (crew_count(&s->crew, w->generation, CREW_SERVING) >= wanted_workers(s->candidate)) {
             promote(s);
         }
     } else {
-        tell(w, WORKER_BEGIN);
+        s->crew.budget.backoff_ms = 0;
+        crew_tell(w, WORKER_BEGIN);
     }
     return 0;
 }
@@ -340,33 +285,33 @@ static void describe_death(int status, char *out, size_t size)
     }
 }
 
-/* One worker is gone. Unless it was told to go, it is replaced: at once, or later and later in a
- * crash loop. */
-static int bury(struct supervisor *s, struct worker *w, int status)
+/* One worker is gone. Unless it was told to go, it is replaced: tick does, when the budget lets it.
+ */
+static int bury(struct supervisor *s, struct crew_worker *w, int status)
 {
-    const struct worker dead = *w;
+    const struct crew_worker dead = *w;
     struct fault fault;
     char how[96];
-    (void)close(w->control);
-    *w = (struct worker){.state = WORKER_NONE};
+    metrics_clear_seat(s->metrics, (unsigned)(w - s->crew.workers));
+    crew_bury(w);
     describe_death(status, how, sizeof how);
-    if (dead.state == WORKER_DRAINING || s->stopping) {
+    if (dead.state == CREW_DRAINING || s->stopping) {
         if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL) {
             log_line(LOG_LEVEL_ERROR, "worker %ld died while it drained: %s", (long)dead.pid, how);
         }
         return 0;
     }
-    metrics_count(&s->metrics->worker_deaths);
+    s->life.deaths++;
     if (s->candidate != NULL && dead.generation == s->candidate->number) {
         (void)fault_set(&fault, "worker", "it died before it was ready: %s", how);
-        return start_failed(s, &dead, EX_SOFTWARE, &fault);
+        return start_failed(s, dead.generation, EX_SOFTWARE, &fault);
     }
-    const uint64_t now = now_ms();
-    const bool stable = now - dead.since_ms > STABLE_MS;
-    s->backoff_ms = stable ? 0 : s->backoff_ms == 0 ? 50 : s->backoff_ms * 2;
-    s->backoff_ms = s->backoff_ms > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : s->backoff_ms;
-    s->spawn_ms = s->backoff_ms <= 50 ? now : now + s->backoff_ms;
     log_line(LOG_LEVEL_ERROR, "worker %ld died: %s; it is replaced", (long)dead.pid, how);
+    if (crew_budget_spend(&s->crew.budget, wanted_workers(s->current), dead.state == CREW_STARTING,
+                          crew_now_ms())) {
+        log_line(LOG_LEVEL_ERROR, "too many workers died within a minute: from here on they are "
+                                  "replaced with pauses, until fewer die");
+    }
     return 0;
 }
 
@@ -374,50 +319,31 @@ static int reap(struct supervisor *s)
 {
     int status = 0;
     int result = 0;
-    for (pid_t pid = waitpid(-1, &status, WNOHANG); pid > 0 && result == 0;
-         pid = waitpid(-1, &status, WNOHANG)) {
-        for (size_t i = 0; i < WORKERS_MAX; i++) {
-            if (s->workers[i].state != WORKER_NONE && s->workers[i].pid == pid) {
-                /* Its last words, if it could not start, are better than its exit status. */
-                result = hear(s, &s->workers[i]);
-                result = result != 0 ? result : bury(s, &s->workers[i], status);
-                break;
-            }
-        }
+    for (struct crew_worker *w = crew_reap(&s->crew, &status); w != NULL && result == 0;
+         w = crew_reap(&s->crew, &status)) {
+        /* Its last words, if it could not start, are better than its exit status. */
+        result = hear(s, w);
+        result = result != 0 ? result : bury(s, w, status);
     }
     return result;
 }
 
-/* A worker that is stopped while it holds the audit's lock would shut the door for all: it has to
- * go. */
-static void check_lock(struct supervisor *s)
+/* A worker that is stopped while it holds a lock of all would shut the door for all: it has to go.
+ */
+static void check_locks(struct supervisor *s)
 {
     const pid_t holder = audit_lock_holder(s->audit);
     const bool waited =
         holder != 0 && holder == s->stuck && audit_last_error(s->audit) == ETIMEDOUT;
+    const pid_t other = replay_stuck_holder(s->replay);
     s->stuck = holder;
-    for (size_t i = 0; waited && i < WORKERS_MAX; i++) {
-        if (s->workers[i].state != WORKER_NONE && s->workers[i].pid == holder) {
-            log_line(LOG_LEVEL_ERROR, "worker %ld held the audit lock for over a second: killed",
-                     (long)holder);
-            (void)kill(holder, SIGKILL);
-        }
+    if (waited && crew_kill_holder(&s->crew, holder)) {
+        log_line(LOG_LEVEL_ERROR, "worker %ld held the audit lock for over a second: killed",
+                 (long)holder);
     }
-}
-
-/* A worker that starts or drains for too long hangs: it must not keep a reload or a stop. */
-static void check_patience(struct supervisor *s, uint64_t now)
-{
-    const uint64_t deadline_ms = s->current != NULL ? s->current->config->limits.deadline_ms : 0;
-    for (size_t i = 0; i < WORKERS_MAX; i++) {
-        const struct worker *w = &s->workers[i];
-        const bool starting = w->state == WORKER_STARTING;
-        const uint64_t patience_ms = starting ? START_MS : 2 * deadline_ms + DRAIN_MS;
-        if ((starting || w->state == WORKER_DRAINING) && now - w->since_ms > patience_ms) {
-            log_line(LOG_LEVEL_ERROR, "worker %ld %s: killed", (long)w->pid,
-                     starting ? "does not become ready" : "does not stop");
-            (void)kill(w->pid, SIGKILL);
-        }
+    if (other != 0 && crew_kill_holder(&s->crew, other)) {
+        log_line(LOG_LEVEL_ERROR, "worker %ld held a replay lock for over a second: killed",
+                 (long)other);
     }
 }
 
@@ -429,28 +355,29 @@ static void tell_manager(struct supervisor *s, uint64_t now)
         return;
     }
     const struct notify_facts facts = {.sites = g->config->sites.count,
-                                       .workers = count_workers(s, g->number, WORKER_SERVING),
+                                       .workers = crew_count(&s->crew, g->number, CREW_SERVING),
                                        .wanted = wanted_workers(g),
                                        .audit_error = audit_last_error(s->audit),
-                                       .pulse = s->metrics->pulse};
+                                       .pulse = metrics_pulses(s->metrics)};
     notify_tick(&s->notify, now, &facts);
 }
 
 /* What happens by the clock. */
 static void tick(struct supervisor *s)
 {
-    const uint64_t now = now_ms();
+    const uint64_t now = crew_now_ms();
     tell_manager(s, now);
-    check_lock(s);
-    check_patience(s, now);
+    check_locks(s);
+    crew_check_patience(&s->crew, s->current != NULL ? s->current->config->limits.deadline_ms : 0);
     if (s->current == NULL || s->stopping) {
         return;
     }
     const unsigned wanted = wanted_workers(s->current);
-    while (now >= s->spawn_ms && count_workers(s, s->current->number, WORKER_NONE) < wanted) {
+    while (now >= s->crew.budget.not_before_ms &&
+           crew_count(&s->crew, s->current->number, CREW_NONE) < wanted) {
         if (spawn(s, s->current) != 0) {
             log_line(LOG_LEVEL_ERROR, "a worker cannot be started: %s", strerror(errno));
-            s->spawn_ms = now + BACKOFF_MAX_MS;
+            s->crew.budget.not_before_ms = now + FORK_PAUSE_MS;
         }
     }
     if (s->reload) {
@@ -460,7 +387,7 @@ static void tick(struct supervisor *s)
         s->watch_ms = now + WATCH_MS;
         const uint64_t files = generation_files(s->current);
         if (files != s->current->files && files != s->files_tried) {
-            (void)audit_append_event(s->audit, "keytab", "changed", NULL, NULL);
+            (void)record_event(s, "keytab", "changed", NULL, NULL);
             begin_reload(s, "a keytab or krb5.conf has changed");
         }
     }
@@ -470,7 +397,7 @@ static void stop(struct supervisor *s, const char *why)
 {
     if (s->stopping) {
         log_line(LOG_LEVEL_WARNING, "stopping at once: %s again", why);
-        kill_all(s, 0);
+        crew_kill(&s->crew, 0);
         return;
     }
     log_line(LOG_LEVEL_INFO, "stopping: %s", why);
@@ -483,7 +410,7 @@ static void stop(struct supervisor *s, const char *why)
         for (size_t i = 0; i < s->current->listener_count; i++) {
             listener_unlink(s->current->listeners[i].config);
         }
-        tell_all(s, s->current->number, WORKER_STOP, WORKER_DRAINING);
+        crew_tell_all(&s->crew, s->current->number, WORKER_STOP, CREW_DRAINING);
     }
 }
 
@@ -491,7 +418,7 @@ static void stop(struct supervisor *s, const char *why)
 static void reopen_audit(struct supervisor *s)
 {
     audit_reopen(s->audit);
-    if (audit_append_event(s->audit, "audit", "reopen", NULL, NULL) != REASON_OK) {
+    if (record_event(s, "audit", "reopen", NULL, NULL) != REASON_OK) {
         log_line(LOG_LEVEL_ERROR, "%s cannot be written: %s; sign-ins are answered 503",
                  s->current != NULL ? s->current->config->audit.file : "the audit file",
                  strerror(audit_last_error(s->audit)));
@@ -522,26 +449,53 @@ static int handle_signal(struct supervisor *s)
     return 0;
 }
 
+/* The control socket's one request. */
+static bool answer_request(void *arg, struct span request, struct buf *out)
+{
+    struct supervisor *s = arg;
+    const uint64_t now = crew_now_ms();
+    if (!span_equal(request, span_of("status"))) {
+        return false;
+    }
+    if (s->usage_ms == 0 || now - s->usage_ms >= USAGE_MS) {
+        s->usage_ms = now;
+        replay_usage(s->replay, wall_clock_s(), &s->replay_live, &s->replay_capacity);
+    }
+    const unsigned wanted = s->current != NULL ? wanted_workers(s->current) : 0;
+    const struct snapshot snapshot = {.config_path = s->config_path,
+                                      .life = &s->life,
+                                      .generation = s->current,
+                                      .crew = &s->crew,
+                                      .metrics = s->metrics,
+                                      .audit = s->audit,
+                                      .replay = s->replay,
+                                      .replay_live = s->replay_live,
+                                      .replay_capacity = s->replay_capacity,
+                                      .wanted = wanted,
+                                      .slowed = crew_budget_slowed(&s->crew.budget, wanted, now),
+                                      .stopping = s->stopping};
+    snapshot_format(&snapshot, out);
+    return true;
+}
+
 /* Runs until a status is decided or, once stopping, the last worker is gone. */
 static int supervise(struct supervisor *s)
 {
+    const struct control_answers answers = {answer_request, s};
     int status = 0;
-    while (status == 0 && !(s->stopping && count_workers(s, 0, WORKER_NONE) == 0)) {
-        struct pollfd fds[WORKERS_MAX + 1] = {{.fd = s->signals, .events = POLLIN}};
-        struct worker *who[WORKERS_MAX + 1];
-        nfds_t count = 1;
-        for (size_t i = 0; i < WORKERS_MAX; i++) {
-            if (s->workers[i].state == WORKER_STARTING) {
-                fds[count] = (struct pollfd){.fd = s->workers[i].control, .events = POLLIN};
-                who[count++] = &s->workers[i];
-            }
-        }
-        if (poll(fds, count, TICK_MS) < 0 && errno != EINTR) {
+    while (status == 0 && !(s->stopping && crew_count(&s->crew, 0, CREW_NONE) == 0)) {
+        struct pollfd fds[1 + CONTROL_FDS + CREW_MAX] = {{.fd = s->signals, .events = POLLIN}};
+        struct pollfd *controls = fds + 1;
+        struct pollfd *reports = controls + CONTROL_FDS;
+        struct crew_worker *who[CREW_MAX];
+        control_poll(s->control, controls);
+        const size_t count = crew_poll(&s->crew, reports, who);
+        if (poll(fds, 1 + CONTROL_FDS + count, TICK_MS) < 0 && errno != EINTR) {
             log_line(LOG_LEVEL_ERROR, "poll: %s", strerror(errno));
             return EX_OSERR;
         }
-        for (nfds_t i = 1; i < count && status == 0; i++) {
-            if ((fds[i].revents & POLLIN) != 0) {
+        for (size_t i = 0; i < count && status == 0; i++) {
+            if ((reports[i].revents & POLLIN) != 0) {
                 status = hear(s, who[i]);
             }
         }
@@ -549,6 +503,7 @@ static int supervise(struct supervisor *s)
             status = handle_signal(s);
         }
         tick(s);
+        control_serve(s->control, controls, &answers);
     }
     return status;
 }
@@ -577,7 +532,10 @@ static void log_totals(const struct supervisor *s)
     char line[1024] = "";
     size_t at = 0;
     for (int r = 0; r < REASON_COUNT && at < sizeof line; r++) {
-        const unsigned long long n = s->metrics->reasons[r];
+        unsigned long long n = 0;
+        for (unsigned site = 0; site < METRICS_SITE_COUNT; site++) {
+            n += metrics_decisions(s->metrics, site, (enum reason)r);
+        }
         if (n > 0) {
             const int len = snprintf(line + at, sizeof line - at, " %s=%llu",
                                      reason_info((enum reason)r)->code, n);
@@ -625,12 +583,14 @@ int supervise_run(const char *config_path)
     s->config_path = config_path;
     s->lock = s->signals = -1;
     notify_open(&s->notify);
+    s->life.started_s = wall_clock_s();
     struct startup startup = {.lock = -1};
     int status =
         open_signals(s, &fault) == 0 ? startup_run(config_path, &startup, &fault) : EX_OSERR;
     s->replay = startup.replay;
     s->audit = startup.audit;
     s->metrics = startup.metrics;
+    s->control = startup.control;
     s->lock = startup.lock;
     if (status == 0 && start_trial(s, startup.generation) != 0) {
         (void)fault_set(&fault, "fork", "workers cannot be started: %s", strerror(errno));
@@ -639,16 +599,17 @@ int supervise_run(const char *config_path)
         s->candidate = startup.generation;
     }
     if (status != 0) {
-        log_line(LOG_LEVEL_ERROR, "%s%s%s", fault.where, fault.where[0] != '\0' ? ": " : "",
-                 fault.what);
+        log_line(LOG_LEVEL_ERROR, "spnegate does not start: %s%s%s", fault.where,
+                 fault.where[0] != '\0' ? ": " : "", fault.what);
         notify_failed(&s->notify, fault.where, fault.what);
     } else {
         status = supervise(s);
         log_totals(s);
-        (void)audit_append_event(s->audit, "lifecycle", "stop", NULL, NULL);
+        (void)record_event(s, "lifecycle", "stop", NULL, NULL);
     }
     end_trial(s);
-    kill_all(s, 0);
+    crew_kill(&s->crew, 0);
+    control_close(s->control, true);
     (void)close(s->signals);
     if (s->lock >= 0) {
         (void)close(s->lock);

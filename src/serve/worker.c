@@ -80,12 +80,14 @@ int worker_run(const struct worker_parts *parts)
                                               .bindings = g->bindings,
                                               .replay = parts->replay,
                                               .audit = parts->audit,
-                                              .metrics = parts->metrics};
+                                              .metrics = parts->metrics,
+                                              .site_slots = g->site_slots};
     struct front_parts front_parts = {.config = g->config,
                                       .metrics = parts->metrics,
                                       .listeners = g->listeners,
                                       .listener_count = g->listener_count,
-                                      .workers = parts->workers};
+                                      .workers = parts->workers,
+                                      .seat = parts->seat};
     if (engine_open(&engine_parts, &engine, &fault) != 0) {
         (void)report(parts->control, EX_CONFIG, &fault);
         goto out;

@@ -32,7 +32,8 @@ struct worker_parts {
     struct audit *audit;
     struct metrics *metrics;
     unsigned workers;
-    int control; /* our end of the pair */
+    unsigned seat; /* where metrics count what we have open */
+    int control;   /* our end of the pair */
 };
 
 /* Runs the worker and returns its exit status; the supervisor's death counts as WORKER_STOP. */

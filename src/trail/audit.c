@@ -421,6 +421,11 @@ int audit_last_error(const struct audit *audit)
     return atomic_load(&audit->shared->last_error);
 }
 
+uint64_t audit_next_seq(const struct audit *audit)
+{
+    return head_get(audit)->next_seq;
+}
+
 void audit_reopen(struct audit *audit)
 {
     (void)atomic_fetch_add(&audit->shared->generation, 1);
@@ -545,8 +550,12 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
         audit_close(audit);
         return fault_set(fault, options->file, "no memory to share, or no host name");
     }
+    errno = 0;
     if (audit_start(audit, uid, gid, fault) != 0) {
+        int error = errno;
+
         audit_close(audit);
+        errno = error;
         return -1;
     }
     *out = audit;

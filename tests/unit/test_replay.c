@@ -3,6 +3,7 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -435,5 +436,47 @@ Test(replay, a_table_of_version_1_is_replaced_as_if_it_were_lost)
     struct replay *replay = open_table(1024);
     cr_assert_eq(use_made_at(replay, 1, made + KEEP_S / 2 - 1, made + 1),
                  REASON_REPLAY_UNAVAILABLE);
+    replay_close(replay);
+}
+
+/* ---- a lock that is not given back */
+
+static bool holds_on; /* to every lock, for ever */
+
+int __real_pthread_mutex_unlock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex)
+{
+    while (holds_on) {
+        (void)pause();
+    }
+    return __real_pthread_mutex_unlock(mutex);
+}
+
+Test(replay, who_holds_a_lock_for_too_long_is_known_until_it_is_gone)
+{
+    struct replay *replay = open_table(1024);
+    const pid_t child = fork();
+    int status = 0;
+
+    cr_assert(child >= 0);
+    if (child == 0) {
+        holds_on = true;
+        (void)use(replay, 1, t0);
+        _exit(1);
+    }
+    cr_assert_eq(replay_stuck_holder(replay), 0, "nobody has waited for it");
+    enum reason reason = REASON_OK;
+    for (unsigned i = 0; i < 1000 && reason != REASON_REPLAY_UNAVAILABLE; i++) {
+        (void)usleep(10000); /* until the child has it */
+        reason = use(replay, 1, t0);
+    }
+    cr_assert_eq(reason, REASON_REPLAY_UNAVAILABLE);
+    cr_expect_eq(replay_stuck_holder(replay), child);
+    cr_assert_eq(kill(child, SIGKILL), 0);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect_eq(use(replay, 1, t0), REASON_REPLAY, "the child had remembered it");
+    cr_expect_eq(use(replay, 1, t0), REASON_REPLAY);
+    cr_expect_eq(replay_stuck_holder(replay), 0);
     replay_close(replay);
 }
