@@ -20,6 +20,7 @@ enum config_sync { CONFIG_SYNC_WRITE, CONFIG_SYNC_COMMIT };
 enum config_realm_user { CONFIG_USER_FULL, CONFIG_USER_STRIP };
 enum config_binding { CONFIG_BINDING_OFF, CONFIG_BINDING_ALLOW, CONFIG_BINDING_REQUIRE };
 enum config_enctypes { CONFIG_ENCTYPES_STRONG, CONFIG_ENCTYPES_ANY };
+enum config_sandbox { CONFIG_SANDBOX_REQUIRED, CONFIG_SANDBOX_BEST_EFFORT, CONFIG_SANDBOX_OFF };
 enum config_listen { CONFIG_LISTEN_UNIX, CONFIG_LISTEN_TCP, CONFIG_LISTEN_FD };
 
 /* A list of owned strings. */
@@ -107,10 +108,11 @@ struct config {
         struct config_listener *items;
         size_t count;
     } listeners;
-    char *runtime_dir; /* default /run/spnegate */
-    char *state_dir;   /* default /var/lib/spnegate */
-    unsigned workers;  /* 0: one for each CPU online */
-    unsigned threads;  /* 8 */
+    char *runtime_dir;           /* default /run/spnegate */
+    char *state_dir;             /* default /var/lib/spnegate */
+    unsigned workers;            /* 0: one for each CPU online */
+    unsigned threads;            /* 8 */
+    enum config_sandbox sandbox; /* default required */
     struct {
         size_t request_bytes; /* 128 KiB: all parameters of one request */
         size_t header_bytes;  /* 96 KiB: the value of Authorization */
@@ -131,6 +133,9 @@ struct config {
             unsigned burst;    /* 500 */
         } failures;            /* of strangers, that are recorded; more are counted */
         size_t min_free_bytes; /* 64 MiB: with less, strangers' failures are only counted; 0: off */
+        unsigned seal_every_ms;   /* 60000 */
+        size_t rotate_size_bytes; /* 0: never */
+        unsigned rotate_age_ms;   /* 0: never */
     } audit;
     struct {
         struct config_site *items;

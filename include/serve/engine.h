@@ -12,6 +12,7 @@
 #include "conf/config.h"
 #include "serve/exchange.h"
 #include "trail/audit.h"
+#include "trail/budget.h"
 #include "trail/metrics.h"
 
 struct engine;
@@ -24,6 +25,7 @@ struct engine_parts {
     struct replay *replay;
     struct audit *audit;
     struct metrics *metrics;
+    struct budget *budget;
     const unsigned *site_slots; /* of metrics, one a site */
 };
 

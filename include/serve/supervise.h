@@ -6,9 +6,17 @@
 #ifndef SERVE_SUPERVISE_H
 #define SERVE_SUPERVISE_H
 
+#include <stdbool.h>
+
+struct supervise_options {
+    const char *config_path;
+    const char *version;   /* of the program */
+    bool accept_audit_gap; /* start although records are missing at the end of the audit trail */
+};
+
 /*
  * Runs the daemon in the foreground until it is told to stop; returns its exit status (sysexits).
  */
-int supervise_run(const char *config_path);
+int supervise_run(const struct supervise_options *options);
 
 #endif

@@ -1,7 +1,8 @@
 /*
- * The audit trail: one JSON object a line, chained by SHA-256, appended before the answer is given.
- * All workers append to one chain; its head lies in shared memory that the supervisor makes before
- * it forks. Lines: pure ASCII, fixed order of fields, at most AUDIT_RECORD_MAX bytes with the final
+ * The audit trail: one JSON object a line, chained by SHA-256, appended before the answer is given,
+ * and sealed by the supervisor with signatures whose keys are erased one after the other. All
+ * workers append to one chain; its head lies in a mapped file that the supervisor opens before it
+ * forks. Lines: pure ASCII, fixed order of fields, at most AUDIT_RECORD_MAX bytes with the final
  * LF.
  */
 #ifndef TRAIL_AUDIT_H
@@ -15,7 +16,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { AUDIT_RECORD_MAX = 4096, AUDIT_ID_BYTES = 16 + 1 + 20 + 1 };
+enum {
+    AUDIT_RECORD_MAX = 4096,
+    AUDIT_ID_BYTES = 16 + 1 + 20 + 1,
+    AUDIT_KEY_BYTES = 64 + 1, /* a public key in hexadecimal, with its terminator */
+    AUDIT_SEAL_TEXT = 320
+};
 
 /* Three values, so that "false" and "not known" differ in a record. */
 enum audit_bool { AUDIT_ABSENT, AUDIT_FALSE, AUDIT_TRUE };
@@ -72,30 +78,43 @@ struct audit_record {
 /* A record in which every field is absent. */
 void audit_record_init(struct audit_record *record);
 
-/* The chain's shared head and its file; opaque. */
+/* One process's part of the chain; opaque. */
 struct audit;
 
 struct audit_options {
     const char *file;
+    const char *state_dir; /* audit.key and audit.head; of the process's user alone */
     mode_t mode;
-    bool commit;      /* fdatasync before an append returns */
-    const char *node; /* NULL: the host's name */
+    bool commit;         /* fdatasync before an append returns */
+    bool accept_gap;     /* go on although records are missing at the end of the file */
+    const char *node;    /* NULL: the host's name */
+    const char *version; /* of the program, for the record; NULL: absent */
 };
 
 /*
- * The supervisor's part: makes the shared head, opens the file (O_APPEND, O_NOFOLLOW, created with
- * `mode` and, with uid != -1, owned by uid:gid), and continues its chain from the last line, or
- * opens a new one
- * (`chain.open`, seq 0). A torn last line is closed and recorded (`recovery`). The file is locked
- * (flock) as long as any process that inherited it lives: a second daemon is refused. One record
- * (`lifecycle`, start) is appended, so a path that cannot be written is known before anybody is
- * served. -1 and a fault otherwise, and errno EWOULDBLOCK when another daemon has the file; when it
- * holds something that is no trail of ours, it is not touched.
+ * Makes `<state_dir>/audit.key` if there is none, owned by uid:gid unless uid is -1, and gives the
+ * public key that seals the chain's first epoch: whoever keeps it off the host can tell this chain
+ * from any other. After the chain has begun it is the same one. -1 and a fault.
+ */
+int audit_init_key(const char *state_dir, uid_t uid, gid_t gid, char key[AUDIT_KEY_BYTES],
+                   struct fault *fault);
+
+/*
+ * The supervisor's part: opens the file (O_APPEND, O_NOFOLLOW, created with `mode` and, with uid !=
+ * -1, owned by uid:gid), and continues the chain that file and state_dir know of, in a new segment
+ * (`segment.open`) when the file was renamed meanwhile, or begins one (`chain.open`, seq 0) and its
+ * key if there is none. A torn last line is closed and recorded (`recovery`). File and head are
+ * locked (flock) as long as any process that inherited them lives: a second daemon is refused. One
+ * record (`lifecycle`, start) is appended, so a path that cannot be written is known before anybody
+ * is served. -1 and a fault otherwise, and when the file ends before what state_dir knows to have
+ * been written, unless `accept_gap`; when it holds something that is no trail of ours, or was
+ * altered since the last seal, it is not touched. The process must ignore SIGXFSZ.
  */
 int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct audit **out,
                struct fault *fault);
 
-/* Closes the file and the mapping; for a worker as well as the supervisor. NULL is allowed. */
+/* Closes all of it, for a worker as well as the supervisor; the supervisor's keys are wiped. NULL
+ * is allowed. */
 void audit_close(struct audit *audit);
 
 /*
@@ -103,8 +122,7 @@ void audit_close(struct audit *audit);
  * s; the lock of a process that died is taken over and a torn line closed and recorded). `id` gets
  * "<chain>-<seq>", `*seq` the number alone. Returns REASON_OK or AUDIT_UNAVAILABLE; then both are
  * untouched, the chain stays whole, and the record may yet turn up in the file (when only its LF,
- * or the sync, was missing). Safe from any thread; never allocates. The process must ignore
- * SIGXFSZ.
+ * or the sync, was missing). Safe from any thread; never allocates.
  */
 enum reason audit_append(struct audit *audit, const struct audit_record *record,
                          char id[AUDIT_ID_BYTES], uint64_t *seq);
@@ -125,9 +143,57 @@ int audit_last_error(const struct audit *audit);
 /* The number that the next record will have. */
 uint64_t audit_next_seq(const struct audit *audit);
 
-/* Raises the shared generation: every process opens the file anew at its next append (SIGHUP,
- * SIGUSR1). */
-void audit_reopen(struct audit *audit);
+/* The public key of the chain's first epoch, and its id, for the daemon's log. */
+const char *audit_first_key(const struct audit *audit);
+const char *audit_chain(const struct audit *audit);
+
+/* What was only counted, of one site and reason. */
+struct audit_summary {
+    struct span site;   /* {NULL, 0}: none was found */
+    bool challenges;    /* bare ones: `challenge.summary`; else `suppressed` */
+    enum reason reason; /* of the latter */
+    uint64_t n;
+    uint64_t first_us; /* since 1970 */
+    uint64_t last_us;
+};
+
+/* Appends a `challenge.summary` or `suppressed` record. */
+enum reason audit_append_summary(struct audit *audit, const struct audit_summary *summary);
+
+/* How often and at which size or age; 0: never. */
+struct audit_pace {
+    uint64_t seal_ms;
+    uint64_t rotate_bytes;
+    uint64_t rotate_ms;
+};
+
+/* What the supervisor should write to its log. */
+struct audit_news {
+    char seal[AUDIT_SEAL_TEXT];    /* what was sealed: chain, seq, h, epoch and next key; or "" */
+    char segment[AUDIT_SEAL_TEXT]; /* where the chain goes on; or "" */
+    struct fault fault;            /* what went wrong; `what` "" if nothing did */
+};
+
+/*
+ * The supervisor's clock, called a few times a second with the monotonic time: recomputes what was
+ * appended, seals it when it is time (after proving that file and shared head fit; where they do
+ * not, that is recorded and the chain goes on from the last record that fitted), rotates by size
+ * and age, syncs about every second, and tries again what failed. Waits at most a second for the
+ * lock. The same failure is told once a minute. False: there are no news.
+ */
+bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now_ms,
+                struct audit_news *news);
+
+/*
+ * The supervisor's answer to SIGHUP and SIGUSR1: if the file was renamed, ends it with a seal and
+ * opens the path anew; the workers follow at their next append. If not, proves with a record that
+ * it can be written. -1 and news with a fault: the file before stays in use, and audit_tick tries
+ * again.
+ */
+int audit_rotate(struct audit *audit, struct audit_news *news);
+
+/* The supervisor's last words, when no worker lives: `lifecycle`, stop, and a seal; -1 and news. */
+int audit_stop(struct audit *audit, struct audit_news *news);
 
 /*
  * Formats one line up to, but without, its hash and end: `{"v":1,"seq":...`; pure, never fails.

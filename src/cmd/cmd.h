@@ -6,6 +6,7 @@ int cmd_serve(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_audit(int argc, char **argv);
 
 /* $SPNEGATE_CONFIG, or the built-in path. */
 const char *cmd_config_default(void);

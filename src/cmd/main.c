@@ -19,6 +19,7 @@ static const struct {
     {"check", cmd_check, "check configuration, keytabs, sockets and paths"},
     {"explain", cmd_explain, "say what a token or an audit record means"},
     {"status", cmd_status, "say how the running daemon is"},
+    {"audit", cmd_audit, "prove or show the audit trail"},
 };
 
 const char *cmd_config_default(void)

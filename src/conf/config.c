@@ -93,6 +93,8 @@ static struct config *make_defaults(const char *path)
     config->audit.file = strdup("/var/log/spnegate/audit.jsonl");
     config->audit.mode = 0640;
     config->audit.sync = CONFIG_SYNC_WRITE;
+    config->sandbox = CONFIG_SANDBOX_REQUIRED;
+    config->audit.seal_every_ms = 60000;
     config->workers = 0;
     config->threads = 8;
     config->limits.request_bytes = (size_t)128 * 1024;

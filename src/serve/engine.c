@@ -305,10 +305,36 @@ static void record_accept(const struct exchange *x, struct audit_record *r,
     r->user = text_or_absent(a->identity.user);
 }
 
-/* Writes the record; the answer waits for it. A bare challenge has none. */
+static unsigned site_slot(const struct engine *engine, const struct exchange *x)
+{
+    const struct engine_parts *parts = &engine->parts;
+    return x->site != NULL ? parts->site_slots[x->site - parts->config->sites.items]
+                           : METRICS_SITE_NONE;
+}
+
+/*
+ * Whether this one has no record of its own: a bare challenge, and a stranger's failure beyond the
+ * budget. It is counted instead. Who has proven a principal is recorded always.
+ */
+static bool is_only_counted(const struct engine *engine, const struct exchange *x)
+{
+    const struct engine_parts *parts = &engine->parts;
+    const struct budget_limits limits = {parts->config->audit.failures.rate,
+                                         parts->config->audit.failures.burst};
+    const bool stranger = reason_info(x->reason)->outcome != OUTCOME_GRANTED &&
+                          x->accepted.identity.principal[0] == '\0';
+    if (!stranger || (x->reason != REASON_NO_CREDENTIALS &&
+                      budget_take(parts->budget, &limits, x->request.mono_us))) {
+        return false;
+    }
+    budget_count(parts->budget, site_slot(engine, x), x->reason, x->request.time_us);
+    return true;
+}
+
+/* Writes the record; the answer waits for it. */
 static void record(const struct engine *engine, struct exchange *x)
 {
-    if (x->reason == REASON_NO_CREDENTIALS) {
+    if (is_only_counted(engine, x)) {
         return;
     }
     char scratch[2][KEYTAB_ENCTYPE_BYTES];
@@ -337,13 +363,6 @@ static void record(const struct engine *engine, struct exchange *x)
         x->reason = REASON_AUDIT_UNAVAILABLE;
         x->audit_id[0] = '\0';
     }
-}
-
-static unsigned site_slot(const struct engine *engine, const struct exchange *x)
-{
-    const struct engine_parts *parts = &engine->parts;
-    return x->site != NULL ? parts->site_slots[x->site - parts->config->sites.items]
-                           : METRICS_SITE_NONE;
 }
 
 void engine_serve(const struct engine *engine, struct exchange *x,

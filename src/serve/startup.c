@@ -1,5 +1,7 @@
 #include "serve/startup.h"
 
+#include "serve/sandbox.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -107,17 +109,22 @@ static int lock_state(const struct config *config, int *lock, struct fault *faul
     return 0;
 }
 
-static int open_shared(struct startup *out, const struct config *config, struct fault *fault)
+static int open_shared(const struct supervise_options *run, struct startup *out,
+                       const struct config *config, struct fault *fault)
 {
     const struct audit_options options = {.file = config->audit.file,
+                                          .state_dir = config->state_dir,
                                           .mode = config->audit.mode,
                                           .commit = config->audit.sync == CONFIG_SYNC_COMMIT,
-                                          .node = NULL};
+                                          .accept_gap = run->accept_audit_gap,
+                                          .node = NULL,
+                                          .version = run->version};
     if (replay_open(config->state_dir, config->replay_entries, &out->replay, fault) != 0) {
         return EX_CANTCREAT;
     }
     out->metrics = metrics_open();
-    if (out->metrics == NULL) {
+    out->budget = budget_open(METRICS_SITE_COUNT);
+    if (out->metrics == NULL || out->budget == NULL) {
         (void)fault_set(fault, "", "no shared memory");
         return EX_OSERR;
     }
@@ -127,8 +134,9 @@ static int open_shared(struct startup *out, const struct config *config, struct 
     return 0;
 }
 
-int startup_run(const char *config_path, struct startup *out, struct fault *fault)
+int startup_run(const struct supervise_options *options, struct startup *out, struct fault *fault)
 {
+    const char *config_path = options->config_path;
     struct config *config = NULL;
     *out = (struct startup){.lock = -1};
     if (config_load(config_path, &config, fault) != 0) {
@@ -143,8 +151,11 @@ int startup_run(const char *config_path, struct startup *out, struct fault *faul
     const struct config *loaded = out->generation->config;
     status = control_open(loaded, &out->control, fault);
     status = status != 0 ? status : become_user(loaded, fault);
+    if (status == 0 && sandbox_supervisor(loaded, fault) != 0) {
+        status = EX_OSERR;
+    }
     status = status != 0 ? status : lock_state(loaded, &out->lock, fault);
-    status = status != 0 ? status : open_shared(out, loaded, fault);
+    status = status != 0 ? status : open_shared(options, out, loaded, fault);
     if (status == 0 && generation_load_files(out->generation, false, fault) != 0) {
         status = EX_NOINPUT;
     }

@@ -9,7 +9,9 @@
 #include "base/fault.h"
 #include "serve/control.h"
 #include "serve/generation.h"
+#include "serve/supervise.h"
 #include "trail/audit.h"
+#include "trail/budget.h"
 #include "trail/metrics.h"
 
 struct startup {
@@ -18,6 +20,7 @@ struct startup {
     struct replay *replay;
     struct audit *audit;
     struct metrics *metrics;
+    struct budget *budget;
     int lock; /* keeps other daemons off state_dir */
 };
 
@@ -25,6 +28,6 @@ struct startup {
  * Root's part first, then the configured user's. Returns 0 or the exit status that the fault means;
  * `*out` is written in both cases and holds what was opened so far, for the caller to close.
  */
-int startup_run(const char *config_path, struct startup *out, struct fault *fault);
+int startup_run(const struct supervise_options *options, struct startup *out, struct fault *fault);
 
 #endif

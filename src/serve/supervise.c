@@ -6,10 +6,12 @@
 #include "serve/control.h"
 #include "serve/crew.h"
 #include "serve/generation.h"
+#include "serve/keeper.h"
 #include "serve/listener.h"
 #include "serve/notify.h"
 #include "serve/snapshot.h"
 #include "serve/startup.h"
+#include "serve/volume.h"
 #include "serve/worker.h"
 #include "trail/audit.h"
 #include "trail/metrics.h"
@@ -46,6 +48,8 @@ struct supervisor {
     struct replay *replay;
     struct audit *audit;
     struct metrics *metrics;
+    struct budget *budget;
+    struct volume volume;
     struct notify notify;
     int signals;
     int lock;
@@ -54,6 +58,7 @@ struct supervisor {
     uint64_t watch_ms;    /* when files are looked at next */
     uint64_t files_tried; /* what generation_files said when a reload last failed */
     pid_t stuck;          /* who held the audit lock at the last tick */
+    unsigned warned;      /* the generation whose incomplete sandbox was told of */
     struct snapshot_life life;
     uint64_t usage_ms; /* when the two below were counted */
     uint64_t replay_live;
@@ -93,6 +98,7 @@ static void supervisor_free(struct supervisor *s)
     replay_close(s->replay);
     audit_close(s->audit);
     metrics_close(s->metrics);
+    budget_close(s->budget);
     notify_close(&s->notify);
     free(s);
 }
@@ -122,6 +128,7 @@ static int run_child(void *arg, unsigned seat, int control)
                                        .replay = s->replay,
                                        .audit = s->audit,
                                        .metrics = s->metrics,
+                                       .budget = s->budget,
                                        .workers = wanted_workers(g),
                                        .seat = seat,
                                        .control = control};
@@ -261,8 +268,15 @@ static int hear(struct supervisor *s, struct crew_worker *w)
     if (!crew_hear(w, &report)) {
         return 0;
     }
+    /* What comes from a worker is not trusted to be terminated. */
+    report.fault.where[sizeof report.fault.where - 1] = '\0';
+    report.fault.what[sizeof report.fault.what - 1] = '\0';
     if (report.status != 0) {
         return start_failed(s, w->generation, report.status, &report.fault);
+    }
+    if (report.fault.what[0] != '\0' && s->warned != w->generation) {
+        s->warned = w->generation;
+        log_line(LOG_LEVEL_WARNING, "%s: %s", report.fault.where, report.fault.what);
     }
     w->state = CREW_SERVING; /* ready; on trial it waits for the others */
     if (s->candidate != NULL && w->generation == s->candidate->number) {
@@ -278,7 +292,9 @@ static int hear(struct supervisor *s, struct crew_worker *w)
 
 static void describe_death(int status, char *out, size_t size)
 {
-    if (WIFSIGNALED(status)) {
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) {
+        (void)snprintf(out, size, "killed by the sandbox (a system call that workers never make)");
+    } else if (WIFSIGNALED(status)) {
         (void)snprintf(out, size, "signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
     } else {
         (void)snprintf(out, size, "exit status %d", WEXITSTATUS(status));
@@ -368,6 +384,9 @@ static void tick(struct supervisor *s)
     const uint64_t now = crew_now_ms();
     tell_manager(s, now);
     check_locks(s);
+    if (s->current != NULL) {
+        keeper_tick(s->audit, s->current->config, now);
+    }
     crew_check_patience(&s->crew, s->current != NULL ? s->current->config->limits.deadline_ms : 0);
     if (s->current == NULL || s->stopping) {
         return;
@@ -383,6 +402,7 @@ static void tick(struct supervisor *s)
     if (s->reload) {
         begin_reload(s, "asked for while another reload was under way");
     }
+    volume_tick(&s->volume, s->current->config, now);
     if (now >= s->watch_ms) {
         s->watch_ms = now + WATCH_MS;
         const uint64_t files = generation_files(s->current);
@@ -414,17 +434,6 @@ static void stop(struct supervisor *s, const char *why)
     }
 }
 
-/* A record proves at once that the new file can be written, and says so if not. */
-static void reopen_audit(struct supervisor *s)
-{
-    audit_reopen(s->audit);
-    if (record_event(s, "audit", "reopen", NULL, NULL) != REASON_OK) {
-        log_line(LOG_LEVEL_ERROR, "%s cannot be written: %s; sign-ins are answered 503",
-                 s->current != NULL ? s->current->config->audit.file : "the audit file",
-                 strerror(audit_last_error(s->audit)));
-    }
-}
-
 static int handle_signal(struct supervisor *s)
 {
     struct signalfd_siginfo info;
@@ -435,12 +444,11 @@ static int handle_signal(struct supervisor *s)
     case SIGCHLD:
         return reap(s);
     case SIGHUP:
-        reopen_audit(s);
+        keeper_rotate(s->audit);
         begin_reload(s, "SIGHUP");
         break;
     case SIGUSR1:
-        reopen_audit(s);
-        log_line(LOG_LEVEL_INFO, "the audit file is opened anew: SIGUSR1");
+        keeper_rotate(s->audit);
         break;
     default:
         stop(s, info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
@@ -568,7 +576,7 @@ static void set_limits(void)
     (void)setrlimit(RLIMIT_CORE, &none); /* a dump would hold keys */
 }
 
-int supervise_run(const char *config_path)
+int supervise_run(const struct supervise_options *options)
 {
     struct fault fault = {"", ""};
     log_open(LOG_LEVEL_INFO, getenv("JOURNAL_STREAM") != NULL);
@@ -580,16 +588,17 @@ int supervise_run(const char *config_path)
     if (s == NULL) {
         return EX_OSERR;
     }
-    s->config_path = config_path;
+    s->config_path = options->config_path;
     s->lock = s->signals = -1;
     notify_open(&s->notify);
     s->life.started_s = wall_clock_s();
     struct startup startup = {.lock = -1};
-    int status =
-        open_signals(s, &fault) == 0 ? startup_run(config_path, &startup, &fault) : EX_OSERR;
+    int status = open_signals(s, &fault) == 0 ? startup_run(options, &startup, &fault) : EX_OSERR;
     s->replay = startup.replay;
     s->audit = startup.audit;
     s->metrics = startup.metrics;
+    s->budget = startup.budget;
+    s->volume = (struct volume){.budget = s->budget, .audit = s->audit, .metrics = s->metrics};
     s->control = startup.control;
     s->lock = startup.lock;
     if (status == 0 && start_trial(s, startup.generation) != 0) {
@@ -603,9 +612,11 @@ int supervise_run(const char *config_path)
                  fault.where[0] != '\0' ? ": " : "", fault.what);
         notify_failed(&s->notify, fault.where, fault.what);
     } else {
+        keeper_start(s->audit);
         status = supervise(s);
         log_totals(s);
-        (void)record_event(s, "lifecycle", "stop", NULL, NULL);
+        volume_finish(&s->volume);
+        keeper_stop(s->audit);
     }
     end_trial(s);
     crew_kill(&s->crew, 0);

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "serve/engine.h"
 #include "serve/front.h"
+#include "serve/sandbox.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -15,10 +16,7 @@ enum { DRAIN_STEP_US = 2000 };
 
 static int report(int control, int status, const struct fault *fault)
 {
-    struct worker_report message = {.status = status};
-    if (fault != NULL) {
-        message.fault = *fault;
-    }
+    const struct worker_report message = {.status = status, .fault = *fault};
     while (send(control, &message, sizeof message, MSG_NOSIGNAL) < 0) {
         if (errno != EINTR) {
             return -1;
@@ -74,13 +72,16 @@ int worker_run(const struct worker_parts *parts)
     struct engine *engine = NULL;
     struct front *front = NULL;
     struct fault fault;
-    int status = EX_CONFIG;
+    struct fault missing;
+    const uint64_t files = generation_files(g);
+    int status = sandbox_worker(g->config, &missing);
     const struct engine_parts engine_parts = {.config = g->config,
                                               .keytabs = g->keytabs,
                                               .bindings = g->bindings,
                                               .replay = parts->replay,
                                               .audit = parts->audit,
                                               .metrics = parts->metrics,
+                                              .budget = parts->budget,
                                               .site_slots = g->site_slots};
     struct front_parts front_parts = {.config = g->config,
                                       .metrics = parts->metrics,
@@ -88,6 +89,11 @@ int worker_run(const struct worker_parts *parts)
                                       .listener_count = g->listener_count,
                                       .workers = parts->workers,
                                       .seat = parts->seat};
+    if (status != 0) {
+        (void)report(parts->control, status, &missing);
+        goto out;
+    }
+    status = EX_CONFIG;
     if (engine_open(&engine_parts, &engine, &fault) != 0) {
         (void)report(parts->control, EX_CONFIG, &fault);
         goto out;
@@ -97,8 +103,15 @@ int worker_run(const struct worker_parts *parts)
         (void)report(parts->control, EX_OSERR, &fault);
         goto out;
     }
+    /* The sandbox lets in the krb5.conf that was there; without one, libkrb5 takes its defaults. */
+    if (generation_files(g) != files) {
+        (void)fault_set(&fault, "krb5.conf", "it, a keytab or a certificate changed meanwhile");
+        status = EX_TEMPFAIL;
+        (void)report(parts->control, status, &fault);
+        goto out;
+    }
     status = EX_OK;
-    if (report(parts->control, 0, NULL) == 0 && wait_word(parts->control) == WORKER_BEGIN) {
+    if (report(parts->control, 0, &missing) == 0 && wait_word(parts->control) == WORKER_BEGIN) {
         serve(parts, front);
     }
 out:

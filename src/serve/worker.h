@@ -9,10 +9,12 @@
 #include "base/fault.h"
 #include "serve/generation.h"
 #include "trail/audit.h"
+#include "trail/budget.h"
 #include "trail/metrics.h"
 
 /*
- * What a worker says: once, when it is ready (status 0) or cannot start (the exit status and why).
+ * What a worker says: once, when it is ready (status 0, and what its sandbox lacks) or cannot start
+ * (the exit status and why).
  */
 struct worker_report {
     int status;
@@ -31,6 +33,7 @@ struct worker_parts {
     struct replay *replay;
     struct audit *audit;
     struct metrics *metrics;
+    struct budget *budget;
     unsigned workers;
     unsigned seat; /* where metrics count what we have open */
     int control;   /* our end of the pair */

@@ -17,8 +17,8 @@ enum kind {
     KIND_GSS_MAJOR, /* the rest is present when a flag beside it says so */
     KIND_GSS_MINOR,
     KIND_SKEW,
-    KIND_PREV_SEQ,
-    KIND_TORN_BYTES,
+    KIND_GIVEN,  /* struct audit_format_u64 */
+    KIND_MICROS, /* uint64_t microseconds since 1970 as a date, 0: absent */
 };
 
 struct field {
@@ -76,13 +76,30 @@ struct field {
 
 #define EVENT_FIELDS(T, N)                                                                         \
     T(event, event, SPAN, 64, 64)                                                                  \
+    N(mono, mono_ms, POSITIVE)                                                                     \
+    T(site, site, SPAN, 256, 64)                                                                   \
+    T(reason, reason, SPAN, 64, 64)                                                                \
     T(action, action, SPAN, 256, 128)                                                              \
     T(result, result, SPAN, 256, 128)                                                              \
     T(detail, detail, SPAN, 256, 256)                                                              \
-    N(prev_seq, prev_seq, PREV_SEQ)                                                                \
+    T(version, version, SPAN, 64, 32)                                                              \
+    N(pid, pid, POSITIVE)                                                                          \
+    N(uid, uid, GIVEN)                                                                             \
+    T(boot_id, boot_id, SPAN, 36, 36)                                                              \
+    N(clean, clean, BOOL)                                                                          \
+    N(prev_seq, prev_seq, GIVEN)                                                                   \
     T(prev_h, prev_h, SPAN, 64, 64)                                                                \
-    N(torn_bytes, torn_bytes, TORN_BYTES)                                                          \
-    T(torn_sha256, torn_sha256, SPAN, 64, 64)
+    N(epoch, epoch, GIVEN)                                                                         \
+    T(pk, pk, SPAN, 64, 64)                                                                        \
+    N(from, from, GIVEN)                                                                           \
+    N(n, n, POSITIVE)                                                                              \
+    T(next_pk, next_pk, SPAN, 64, 64)                                                              \
+    N(first_ts, first_us, MICROS)                                                                  \
+    N(last_ts, last_us, MICROS)                                                                    \
+    N(torn_bytes, torn_bytes, GIVEN)                                                               \
+    T(torn_sha256, torn_sha256, SPAN, 64, 64)                                                      \
+    N(lost_from, lost_from, GIVEN)                                                                 \
+    T(lost_h, lost_h, SPAN, 64, 64)
 
 #define KEY_LEN(field) (sizeof(",\"" #field "\":") - 1)
 #define RECORD_TEXT(field, member, kind, max, keep)                                                \
@@ -99,12 +116,12 @@ struct field {
      offsetof(struct audit_format_event, member),                                                  \
      (max),                                                                                        \
      (keep)},
-/* 22 bytes hold any number, any date with its quotes, and "false". */
+/* These hold any number, any date with its quotes, and "false"; of an event, with microseconds. */
 #define RECORD_NUMBER(field, member, kind) RECORD_TEXT(field, member, kind, 0, 22)
-#define EVENT_NUMBER(field, member, kind)  EVENT_TEXT(field, member, kind, 0, 22)
+#define EVENT_NUMBER(field, member, kind)  EVENT_TEXT(field, member, kind, 0, 29)
 /* Members as long as a field may become: key, quotes and the bytes kept. */
 #define TEXT_NEED(field, member, kind, max, keep) char field[KEY_LEN(field) + 2 + (keep)];
-#define NUMBER_NEED(field, member, kind)          char field[KEY_LEN(field) + 2 + 22];
+#define NUMBER_NEED(field, member, kind)          char field[KEY_LEN(field) + 2 + 29];
 /* And as its name, once in `cut` and once in `mangled`. */
 #define TEXT_NAMES(field, member, kind, max, keep) char field[2 * sizeof(",\"" #field)];
 #define NUMBER_NAMES(field, member, kind)
@@ -156,6 +173,16 @@ struct item {
     struct span text;
 };
 
+/* "YYYY-MM-DDTHH:MM:SS.ffffffZ". */
+static void put_micros(struct line *l, uint64_t micros)
+{
+    line_put_date(l, micros / 1000000);
+    l->out[l->len] = '.';
+    line_digits(l->out + l->len + 1, micros % 1000000, 6);
+    l->out[l->len + 7] = 'Z';
+    l->len += 8;
+}
+
 static void put_number(struct line *l, const struct field *f, const void *member)
 {
     uint64_t value = 0;
@@ -183,6 +210,15 @@ static void put_number(struct line *l, const struct field *f, const void *member
         line_put_date(l, value);
         line_put(l, "Z\"", 2);
         break;
+    case KIND_MICROS:
+        memcpy(&value, member, sizeof(value));
+        line_put(l, "\"", 1);
+        put_micros(l, value);
+        line_put(l, "\"", 1);
+        break;
+    case KIND_GIVEN:
+        line_put_u64(l, ((const struct audit_format_u64 *)member)->value);
+        break;
     case KIND_COUNT:
     case KIND_SKEW:
         memcpy(&value, member, sizeof(value));
@@ -209,6 +245,7 @@ static bool present(const struct field *f, const void *base, const void *member,
         return *(const int64_t *)member >= 0;
     case KIND_POSITIVE:
     case KIND_SECONDS:
+    case KIND_MICROS:
         return *(const uint64_t *)member != 0;
     case KIND_BOOL:
         return *(const enum audit_bool *)member != AUDIT_ABSENT;
@@ -217,10 +254,8 @@ static bool present(const struct field *f, const void *base, const void *member,
         return ((const struct audit_record *)base)->has_gss;
     case KIND_SKEW:
         return ((const struct audit_record *)base)->has_skew;
-    case KIND_PREV_SEQ:
-        return ((const struct audit_format_event *)base)->has_prev;
-    case KIND_TORN_BYTES:
-        return ((const struct audit_format_event *)base)->has_torn;
+    case KIND_GIVEN:
+        return ((const struct audit_format_u64 *)member)->given;
     }
     return false;
 }
@@ -298,11 +333,8 @@ static void put_head(struct line *l, uint64_t seq, uint64_t time_us, const char 
     line_put(l, "{\"v\":1,\"seq\":", 13);
     line_put_u64(l, seq);
     line_put(l, ",\"ts\":\"", 7);
-    line_put_date(l, time_us / 1000000);
-    l->out[l->len] = '.';
-    line_digits(l->out + l->len + 1, time_us % 1000000, 6);
-    l->len += 7;
-    line_put(l, "Z\",\"chain\":\"", 12);
+    put_micros(l, time_us);
+    line_put(l, "\",\"chain\":\"", 11);
     line_put(l, chain, strnlen(chain, 16));
     line_put(l, "\"", 1);
     line_put(l, node_field.key, node_field.key_len);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static_assert((int)CHAIN_HASH_BYTES == (int)SECRET_SHA256_BYTES, "the chain is SHA-256");
@@ -15,7 +16,6 @@ static_assert((int)CHAIN_HASH_BYTES == (int)SECRET_SHA256_BYTES, "the chain is S
 static const char seq_key[] = "{\"v\":1,\"seq\":";
 static const char hash_key[] = {',', '"', 'h', '"', ':', '"'};
 static const char line_end[] = {'"', '}', '\n'};
-static const unsigned char no_hash[CHAIN_HASH_BYTES] = {0};
 
 static void record_hash(unsigned char out[CHAIN_HASH_BYTES],
                         const unsigned char prev[CHAIN_HASH_BYTES], const char *line, size_t len)
@@ -83,6 +83,91 @@ static int u64_parse(const char *text, size_t len, size_t *at, uint64_t *out)
     return 0;
 }
 
+/* The text right after `key` in a body; quotes inside values are always escaped, so that no value
+ * can look like a key. */
+static const char *after_key(const char *line, size_t body_len, const char *key)
+{
+    const char *found = memmem(line, body_len, key, strlen(key));
+
+    return found == NULL ? NULL : found + strlen(key);
+}
+
+/* The hexadecimal text after `key`; -1 when there is none. */
+static int hex_field(const char *line, size_t body_len, const char *key, unsigned char *out,
+                     size_t bytes)
+{
+    const char *text = after_key(line, body_len, key);
+
+    if (text == NULL || (size_t)(line + body_len - text) < 2 * bytes + 1 ||
+        text[2 * bytes] != '"') {
+        return -1;
+    }
+    return hex_parse(text, out, bytes);
+}
+
+/* The number after `key`; -1 when there is none. */
+static int u64_field(const char *line, size_t body_len, const char *key, uint64_t *out)
+{
+    const char *text = after_key(line, body_len, key);
+    size_t at = 0;
+
+    return text == NULL ? -1 : u64_parse(text, (size_t)(line + body_len - text), &at, out);
+}
+
+static bool event_is(const char *event, size_t room, const char *text)
+{
+    size_t len = strlen(text);
+
+    return room > len && memcmp(event, text, len) == 0 && event[len] == '"';
+}
+
+/* Whether `seq_key` and `hash_key` name the record right before this one. */
+static bool prev_field(const char *line, struct chain_line *parsed, const char *seq_key_text,
+                       const char *hash_key_text)
+{
+    uint64_t seq = 0;
+
+    return u64_field(line, parsed->body_len, seq_key_text, &seq) == 0 && parsed->seq > 0 &&
+           seq == parsed->seq - 1 &&
+           hex_field(line, parsed->body_len, hash_key_text, parsed->prev, CHAIN_HASH_BYTES) == 0;
+}
+
+static void mark_parse(const char *line, struct chain_line *parsed)
+{
+    static const char prev_seq[] = ",\"prev_seq\":";
+    static const char prev_h[] = ",\"prev_h\":\"";
+    const char *event = after_key(line, parsed->body_len, ",\"event\":\"");
+    size_t room = event == NULL ? 0 : (size_t)(line + parsed->body_len - event);
+    const char *pk = ",\"pk\":\"";
+    uint64_t more = 0;
+
+    if (event_is(event, room, "chain.open")) {
+        parsed->mark = CHAIN_OPENING;
+        parsed->has_prev = parsed->seq == 0; /* it follows zeros */
+    } else if (event_is(event, room, "segment.open")) {
+        parsed->mark = CHAIN_SEGMENT_OPEN;
+        parsed->has_prev = prev_field(line, parsed, prev_seq, prev_h);
+    } else if (event_is(event, room, "seal")) {
+        parsed->mark = CHAIN_SEAL;
+        pk = ",\"next_pk\":\"";
+        more = 1;
+    } else if (event_is(event, room, "segment.close")) {
+        parsed->mark = CHAIN_SEGMENT_CLOSE;
+        return;
+    } else if (event_is(event, room, "recovery")) {
+        parsed->has_prev = prev_field(line, parsed, prev_seq, prev_h) ||
+                           prev_field(line, parsed, ",\"lost_from\":", ",\"lost_h\":\"");
+        parsed->mark = parsed->has_prev ? CHAIN_JUMP : CHAIN_RECORD;
+        return;
+    } else {
+        return;
+    }
+    parsed->has_key =
+        u64_field(line, parsed->body_len, ",\"epoch\":", &parsed->epoch) == 0 &&
+        hex_field(line, parsed->body_len, pk, parsed->public_key, sizeof(parsed->public_key)) == 0;
+    parsed->epoch += more;
+}
+
 int chain_line_parse(const char *line, size_t len, struct chain_line *out)
 {
     static const char ts_key[] = ",\"ts\":\"";
@@ -118,6 +203,7 @@ int chain_line_parse(const char *line, size_t len, struct chain_line *out)
             return -1;
         }
     }
+    mark_parse(line, &parsed);
     *out = parsed;
     return 0;
 }
@@ -131,27 +217,15 @@ bool chain_line_follows(const char *line, const struct chain_line *parsed,
     return memcmp(hash, parsed->hash, sizeof(hash)) == 0;
 }
 
-/* The text right after `key` in a body; quotes inside values are always escaped, so that no value
- * can look like a key. */
-static const char *after_key(const char *line, size_t body_len, const char *key)
+int chain_line_stray(const char *line, const struct chain_line *parsed, uint64_t *out)
 {
-    const char *found = memmem(line, body_len, key, strlen(key));
-
-    return found == NULL ? NULL : found + strlen(key);
-}
-
-/* Bytes between the record before and this line: none, or torn_bytes and an LF. */
-static int stray_before(const char *line, size_t body_len, uint64_t *out)
-{
-    const char *digits = after_key(line, body_len, ",\"torn_bytes\":");
-    size_t at = 0;
     uint64_t torn;
 
-    if (digits == NULL) {
+    if (after_key(line, parsed->body_len, ",\"torn_bytes\":") == NULL) {
         *out = 0;
         return 0;
     }
-    if (u64_parse(digits, body_len - (size_t)(digits - line), &at, &torn) != 0 ||
+    if (u64_field(line, parsed->body_len, ",\"torn_bytes\":", &torn) != 0 ||
         torn > CHAIN_STRAY_MAX) {
         return -1;
     }
@@ -159,7 +233,17 @@ static int stray_before(const char *line, size_t body_len, uint64_t *out)
     return 0;
 }
 
-static int read_at(int fd, void *out, size_t len, uint64_t offset)
+bool chain_line_torn_fits(const char *line, const struct chain_line *parsed, struct span torn)
+{
+    unsigned char said[CHAIN_HASH_BYTES];
+    unsigned char hash[CHAIN_HASH_BYTES];
+
+    secret_sha256(hash, &torn, 1);
+    return hex_field(line, parsed->body_len, ",\"torn_sha256\":\"", said, sizeof(said)) == 0 &&
+           memcmp(said, hash, sizeof(hash)) == 0;
+}
+
+int chain_read_at(int fd, void *out, size_t len, uint64_t offset)
 {
     size_t done = 0;
 
@@ -189,7 +273,7 @@ static enum chain_state line_before(int fd, uint64_t end, struct chain_line *out
     if (len == 0) {
         return CHAIN_MISFIT;
     }
-    if (read_at(fd, text, len, end - len) != 0) {
+    if (chain_read_at(fd, text, len, end - len) != 0) {
         return CHAIN_UNREADABLE;
     }
     lf = memrchr(text, '\n', len - 1);
@@ -197,40 +281,34 @@ static enum chain_state line_before(int fd, uint64_t end, struct chain_line *out
     return chain_line_parse(text + start, len - start, out) == 0 ? CHAIN_OK : CHAIN_MISFIT;
 }
 
-/* Finds the hash that the line at `start` follows: in the line itself when it begins a file, else
- * in the record before. */
+/* Finds the hash that the line at `start` follows: in the line itself when it begins a file or
+ * comes after a loss, else in the record before. */
 static enum chain_state prev_find(int fd, const char *line, const struct chain_line *parsed,
                                   uint64_t start, unsigned char out[CHAIN_HASH_BYTES])
 {
+    bool opens = parsed->mark == CHAIN_OPENING || parsed->mark == CHAIN_SEGMENT_OPEN;
     struct chain_line before;
-    const char *prev_h;
     enum chain_state state;
     uint64_t stray;
 
-    if (stray_before(line, parsed->body_len, &stray) != 0 || stray > start) {
+    if (chain_line_stray(line, parsed, &stray) != 0 || stray > start) {
         return CHAIN_MISFIT;
     }
-    if (stray < start) {
-        state = line_before(fd, start - stray, &before);
-        if (state != CHAIN_OK) {
-            return state;
-        }
-        if (before.seq + 1 != parsed->seq || strcmp(before.chain, parsed->chain) != 0) {
+    if (stray == start || parsed->mark == CHAIN_JUMP) {
+        if (!parsed->has_prev || (stray == start && !opens)) {
             return CHAIN_MISFIT;
         }
-        memcpy(out, before.hash, CHAIN_HASH_BYTES);
+        memcpy(out, parsed->prev, CHAIN_HASH_BYTES);
         return CHAIN_OK;
     }
-    if (after_key(line, parsed->body_len, ",\"event\":\"chain.open\"") != NULL) {
-        memcpy(out, no_hash, CHAIN_HASH_BYTES);
-        return parsed->seq == 0 ? CHAIN_OK : CHAIN_MISFIT;
+    state = line_before(fd, start - stray, &before);
+    if (state != CHAIN_OK) {
+        return state;
     }
-    prev_h = after_key(line, parsed->body_len, ",\"prev_h\":\"");
-    if (after_key(line, parsed->body_len, ",\"event\":\"segment.open\"") == NULL ||
-        prev_h == NULL || prev_h + 64 > line + parsed->body_len ||
-        hex_parse(prev_h, out, CHAIN_HASH_BYTES) != 0) {
+    if (before.seq + 1 != parsed->seq || strcmp(before.chain, parsed->chain) != 0) {
         return CHAIN_MISFIT;
     }
+    memcpy(out, before.hash, CHAIN_HASH_BYTES);
     return CHAIN_OK;
 }
 
@@ -330,12 +408,47 @@ enum chain_state chain_tail_read(int fd, uint64_t expected,
     }
     tail.size = (uint64_t)st.st_size;
     len = tail.size < CHAIN_SCRATCH_BYTES ? (size_t)tail.size : CHAIN_SCRATCH_BYTES;
-    if (read_at(fd, scratch, len, tail.size - len) != 0) {
+    if (chain_read_at(fd, scratch, len, tail.size - len) != 0) {
         return CHAIN_UNREADABLE;
     }
     state = window_scan(fd, scratch, len, expected, &tail);
     *out = tail;
     return state;
+}
+
+enum chain_state chain_first_read(int fd, uint64_t *seq, uint64_t *time_s)
+{
+    char text[2 * AUDIT_RECORD_MAX];
+    struct chain_line line;
+    struct stat st;
+    size_t start = 0;
+    size_t len;
+
+    if (fstat(fd, &st) != 0) {
+        return CHAIN_UNREADABLE;
+    }
+    len = st.st_size < (off_t)sizeof(text) ? (size_t)st.st_size : sizeof(text);
+    if (chain_read_at(fd, text, len, 0) != 0) {
+        return CHAIN_UNREADABLE;
+    }
+    while (start < len) {
+        const char *lf = memchr(text + start, '\n', len - start);
+        size_t end = lf == NULL ? len : (size_t)(lf - text) + 1;
+
+        if (chain_line_parse(text + start, end - start, &line) == 0) {
+            const char *ts = after_key(text + start, line.body_len, ",\"ts\":\"");
+            struct tm tm = {0};
+
+            if (ts == NULL || strptime(ts, "%Y-%m-%dT%H:%M:%S", &tm) == NULL) {
+                return CHAIN_MISFIT;
+            }
+            *seq = line.seq;
+            *time_s = (uint64_t)timegm(&tm);
+            return CHAIN_OK;
+        }
+        start = end;
+    }
+    return CHAIN_MISFIT;
 }
 
 bool chain_stray_completes(struct span stray, uint64_t seq,
@@ -354,8 +467,8 @@ bool chain_stray_completes(struct span stray, uint64_t seq,
     memcpy(line, stray.ptr + start, len);
     line[len] = '\n';
     if (chain_line_parse(line, len + 1, &parsed) != 0 || parsed.seq != seq ||
-        !chain_line_follows(line, &parsed, prev) ||
-        stray_before(line, parsed.body_len, &before) != 0 || before != start) {
+        !chain_line_follows(line, &parsed, prev) || chain_line_stray(line, &parsed, &before) != 0 ||
+        before != start) {
         return false;
     }
     *out = parsed;

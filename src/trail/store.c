@@ -1,8 +1,14 @@
 #include "trail/store.h"
 
+#include "base/bytes.h"
+
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,14 +41,14 @@ static int append_open(const struct store_options *options)
     return fd;
 }
 
-int store_open(const struct store_options *options, struct store *out)
+/* Takes over `fd`, open for appending to what is at `path`, and opens that for reading, too. */
+static int store_fill(int fd, const char *path, struct store *out)
 {
-    struct store s = {.fd = -1, .read_fd = -1};
+    struct store s = {.fd = fd, .read_fd = -1};
     struct stat st;
     struct stat same;
     int r = -1;
 
-    s.fd = append_open(options);
     if (s.fd < 0 || fstat(s.fd, &st) != 0) {
         goto out;
     }
@@ -50,7 +56,7 @@ int store_open(const struct store_options *options, struct store *out)
         errno = EINVAL;
         goto out;
     }
-    s.read_fd = open(options->path, OPEN_READ);
+    s.read_fd = open(path, OPEN_READ);
     if (s.read_fd < 0 || fstat(s.read_fd, &same) != 0) {
         goto out;
     }
@@ -72,6 +78,86 @@ out:
         errno = error;
     }
     return r;
+}
+
+int store_open(const struct store_options *options, struct store *out)
+{
+    return store_fill(append_open(options), options->path, out);
+}
+
+/* The directory of a path, with the slash at its end. */
+static int directory_of(const char *path, char out[PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+
+    if (slash == NULL) {
+        memcpy(out, "./", 3);
+        return 0;
+    }
+    return span_copy(span_make(path, (size_t)(slash - path) + 1), out, PATH_MAX);
+}
+
+static int store_try(const char *path, dev_t dev, ino_t ino, struct store *out)
+{
+    if (store_fill(open(path, OPEN_APPEND), path, out) != 0) {
+        return -1;
+    }
+    if (out->dev == dev && out->ino == ino) {
+        return 0;
+    }
+    store_close(out);
+    errno = ENOENT;
+    return -1;
+}
+
+int store_find(const struct store_options *options, dev_t dev, ino_t ino, struct store *out)
+{
+    char path[PATH_MAX];
+    size_t len;
+    DIR *dir;
+    int r = store_try(options->path, dev, ino, out);
+
+    if (r == 0 || directory_of(options->path, path) != 0) {
+        return r;
+    }
+    dir = opendir(path);
+    if (dir == NULL) {
+        return -1;
+    }
+    len = strlen(path);
+    for (const struct dirent *entry = readdir(dir); r != 0 && entry != NULL; entry = readdir(dir)) {
+        if (entry->d_ino == ino && strlen(entry->d_name) < sizeof(path) - len) {
+            memcpy(path + len, entry->d_name, strlen(entry->d_name) + 1);
+            r = store_try(path, dev, ino, out);
+        }
+    }
+    (void)closedir(dir);
+    if (r != 0) {
+        errno = ENOENT;
+    }
+    return r;
+}
+
+int store_sync_name(const struct store_options *options)
+{
+    char path[PATH_MAX];
+    int error = 0;
+    int fd;
+
+    if (directory_of(options->path, path) != 0) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return -1;
+    }
+    if (fsync(fd) != 0) {
+        error = errno;
+    }
+    (void)close(fd);
+    errno = error;
+    return error == 0 ? 0 : -1;
 }
 
 void store_close(struct store *store)

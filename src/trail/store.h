@@ -28,6 +28,13 @@ struct store_options {
  * never blocks. */
 int store_open(const struct store_options *options, struct store *out);
 
+/* Opens the file that has this number and never makes one: at the path, or renamed in the same
+ * directory. -1 and errno, ENOENT when it is not there. */
+int store_find(const struct store_options *options, dev_t dev, ino_t ino, struct store *out);
+
+/* Waits until the file's name in its directory is on the disk; -1 and errno. */
+int store_sync_name(const struct store_options *options);
+
 /* Both descriptors; harmless when they are -1. */
 void store_close(struct store *store);
 

@@ -19,6 +19,29 @@ static const char file[] = "audit.jsonl";
 
 enum { ACKS_MAX = 1 << 20 };
 
+/* A disk that takes its time, counts, and can fail; of this process. */
+static struct {
+    _Atomic unsigned syncs;
+    _Atomic unsigned slow_us;
+    _Atomic int error;
+} disk;
+
+static void sleep_us(unsigned us)
+{
+    struct timespec t = {.tv_nsec = (long)us * 1000};
+
+    nanosleep(&t, NULL);
+}
+
+int fdatasync(int fd)
+{
+    (void)fd;
+    sleep_us(disk.slow_us);
+    disk.syncs++;
+    errno = disk.error;
+    return errno == 0 ? 0 : -1;
+}
+
 /* What workers were told is written, where it outlives them. */
 struct acks {
     _Atomic unsigned count;
@@ -97,13 +120,6 @@ static void acks_check(const struct acks *acks, const struct walk *walk)
     }
 }
 
-static void sleep_us(unsigned us)
-{
-    struct timespec t = {.tv_nsec = (long)us * 1000};
-
-    nanosleep(&t, NULL);
-}
-
 static double now_s(void)
 {
     struct timespec t;
@@ -148,7 +164,7 @@ TRAIL_TEST(processes_and_threads_move_to_a_new_file_together)
         snprintf(old, sizeof(old), "audit.%u", i);
         sleep_us(10000);
         cr_assert(rename(file, old) == 0);
-        audit_reopen(worker.audit);
+        trail_rotate(worker.audit);
         cr_assert_eq(append_sample(worker.audit), REASON_OK);
     }
     for (unsigned i = 0; i < 3; i++) {
@@ -163,7 +179,8 @@ TRAIL_TEST(processes_and_threads_move_to_a_new_file_together)
     walk_next(&walk, file);
     cr_expect_eq(worker.acks->refused, 0);
     cr_expect_eq(worker.acks->count, 18000);
-    cr_expect_eq(walk.records, 18000 + 2 + 20 * 2);
+    cr_expect_eq(walk.records, 18000 + 2 + 20 * 4, "%zu, %zu recoveries, %zu seals", walk.records,
+                 walk.recoveries, walk.seals);
     audit_close(worker.audit);
 }
 
@@ -188,17 +205,17 @@ TRAIL_TEST(a_process_follows_another_to_a_file_that_it_was_not_told_of)
         _exit(0);
     }
     cr_assert(rename(file, "audit.1") == 0);
-    audit_reopen(worker.audit);
+    trail_rotate(worker.audit);
     cr_assert_eq(append_sample(worker.audit), REASON_OK);
-    /* Renamed with no word said: this process has done what it was told, the child still has to. */
+    /* Renamed with no word said: the child, which still has the first one open, must find it. */
     cr_assert(rename(file, "audit.2") == 0);
     cr_assert(write(go[1], "", 1) == 1);
     cr_assert(waitpid(child, &status, 0) == child && status == 0);
     cr_assert_eq(append_sample(worker.audit), REASON_OK);
     walk_next(&walk, "audit.1");
     walk_next(&walk, "audit.2");
-    walk_next(&walk, file);
-    cr_expect_eq(walk.records, 2 + 2 + 3);
+    cr_expect(access(file, F_OK) != 0);
+    cr_expect_eq(walk.records, 2 + 2 + 1 + 3);
     audit_close(worker.audit);
 }
 
@@ -319,15 +336,73 @@ TRAIL_TEST(waits_one_second_for_a_holder_that_stands_still_and_names_it)
     audit_close(worker.audit);
 }
 
-TRAIL_TEST(syncs_from_many_threads)
+static struct audit *trail_open_commit(void)
 {
-    struct audit_options options = {.file = file, .mode = 0600, .commit = true};
-    struct worker worker = {NULL, acks_make(), 20};
+    struct audit_options options = {.file = file, .state_dir = ".", .mode = 0600, .commit = true};
+    struct audit *audit = NULL;
     struct fault fault;
 
-    cr_assert(audit_open(&options, (uid_t)-1, (gid_t)-1, &worker.audit, &fault) == 0);
-    work_in_threads(&worker, 4);
-    cr_expect_eq(worker.acks->count, 80);
-    cr_expect_eq(walk_whole(file).records, 82);
+    cr_assert(audit_open(&options, (uid_t)-1, (gid_t)-1, &audit, &fault) == 0);
+    return audit;
+}
+
+TRAIL_TEST(threads_that_wait_for_the_disk_wait_together)
+{
+    struct worker worker = {trail_open_commit(), acks_make(), 20};
+    unsigned before = disk.syncs;
+
+    disk.slow_us = 3000;
+    work_in_threads(&worker, 8);
+    cr_expect_eq(worker.acks->count, 160);
+    cr_expect_geq(disk.syncs - before, 20);
+    cr_expect_lt(disk.syncs - before, 120, "%u syncs", disk.syncs - before);
+    cr_expect_eq(walk_whole(file).records, 162);
     audit_close(worker.audit);
+}
+
+TRAIL_TEST(a_sync_that_fails_fails_for_all_that_wait_for_it)
+{
+    struct worker worker = {trail_open_commit(), acks_make(), 5};
+    struct audit_pace pace = {.seal_ms = 60000};
+    struct walk walk = {.next_seq = 0};
+    struct audit_news news;
+
+    disk.slow_us = 3000;
+    disk.error = EIO;
+    work_in_threads(&worker, 8);
+    cr_expect_eq(worker.acks->count, 0);
+    cr_expect_eq(worker.acks->refused, 40);
+    cr_expect_eq(audit_last_error(worker.audit), EIO);
+    disk.error = 0;
+    work_in_threads(&worker, 2);
+    cr_expect_eq(worker.acks->count, 10);
+    /* What the kernel gave up is not asked for again: the chain goes on in another file. */
+    cr_expect(audit_tick(worker.audit, &pace, 1000, &news) && news.segment[0] != '\0');
+    cr_expect_str_eq(news.fault.what, "");
+    cr_expect(!audit_tick(worker.audit, &pace, 2000, &news));
+    walk_on(&walk, "audit.jsonl.0");
+    cr_expect_str_eq(walk.event, "segment.close");
+    walk_next(&walk, file);
+    audit_close(worker.audit);
+}
+
+TRAIL_TEST(syncs_about_every_second_what_was_only_written)
+{
+    struct audit *audit = trail_open(file);
+    struct audit_pace pace = {.seal_ms = 600000};
+    struct audit_news news;
+    unsigned before;
+
+    (void)audit_tick(audit, &pace, 1000, &news);
+    before = disk.syncs;
+    for (uint64_t now = 2000; now < 12000; now += 250) {
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        cr_assert(!audit_tick(audit, &pace, now, &news));
+    }
+    cr_expect_eq(disk.syncs - before, 10);
+    (void)audit_tick(audit, &pace, 13000, &news);
+    before = disk.syncs;
+    (void)audit_tick(audit, &pace, 14000, &news);
+    cr_expect_eq(disk.syncs, before, "nothing was written");
+    audit_close(audit);
 }

@@ -155,6 +155,7 @@ Test(good, every_key_of_the_top_level_is_read)
     cr_assert_str_eq(config->state_dir, "/var/lib/gate");
     cr_assert_eq(config->workers, 3);
     cr_assert_eq(config->threads, 16);
+    cr_assert_eq(config->sandbox, CONFIG_SANDBOX_BEST_EFFORT);
     cr_assert_eq(config->limits.request_bytes, 65536);
     cr_assert_eq(config->limits.header_bytes, 32768);
     cr_assert_eq(config->limits.deadline_ms, 750);
@@ -295,6 +296,7 @@ Test(defaults, are_those_of_the_manual)
     cr_assert_str_eq(config->state_dir, "/var/lib/spnegate");
     cr_assert_eq(config->workers, 0);
     cr_assert_eq(config->threads, 8);
+    cr_assert_eq(config->sandbox, CONFIG_SANDBOX_REQUIRED);
     cr_assert_eq(config->limits.request_bytes, 131072);
     cr_assert_eq(config->limits.header_bytes, 98304);
     cr_assert_eq(config->limits.deadline_ms, 5000);
@@ -307,6 +309,9 @@ Test(defaults, are_those_of_the_manual)
     cr_assert_eq(config->audit.failures.rate, 50);
     cr_assert_eq(config->audit.failures.burst, 500);
     cr_assert_eq(config->audit.min_free_bytes, 64 << 20);
+    cr_assert_eq(config->audit.seal_every_ms, 60000);
+    cr_assert_eq(config->audit.rotate_size_bytes, 0);
+    cr_assert_eq(config->audit.rotate_age_ms, 0);
     cr_assert_eq(listener->mode, 0660);
     cr_assert_not(listener->has_group);
     cr_assert_not(listener->peers.limited);
@@ -443,6 +448,18 @@ Test(bad, nul_is_refused_where_it_stands)
     cr_assert_not_null(strstr(fault.what, "NUL"));
 }
 
+Test(good, tells_how_the_trail_is_sealed_and_rotated)
+{
+    static const char text[] =
+        "audit: {seal_every: 10s, rotate_size: 1GiB, rotate_age: 1176h}\n" LISTEN SITE;
+    struct config *config = load_or_fail(text);
+
+    cr_expect_eq(config->audit.seal_every_ms, 10000);
+    cr_expect_eq(config->audit.rotate_size_bytes, (size_t)1 << 30);
+    cr_expect_eq(config->audit.rotate_age_ms, 1176U * 3600000);
+    config_free(config);
+}
+
 Test(bad, keys_are_refused_with_a_hint)
 {
     static const struct bad rows[] = {
@@ -455,9 +472,7 @@ Test(bad, keys_are_refused_with_a_hint)
         {"1:10", "(it belongs into the top level)", "limits: {threads: 5s}\n"},
         {"1:1", "unknown key \"\"", "'': 5\n"},
         {"1:1", "unknown key \"<<\"", "<<: 5\n"},
-        {"1:1", "reserved for a later version", "sandbox: off\n"},
         {"1:1", "reserved for a later version", "log: {level: debug}\n"},
-        {"1:9", "reserved for a later version", "audit: {rotate_size: 1GiB}\n"},
         {"7:5", "reserved for a later version", LISTEN SITE "    session: {}\n"},
         {"7:5", "reserved for a later version", LISTEN SITE "    exempt: [/x]\n"},
         {"3:16", "is a parameter that clients can choose",
@@ -523,12 +538,18 @@ Test(bad, values_are_refused_with_what_is_expected)
         {"1:7", "must be keys", "audit:\n" LISTEN SITE},
         {"1:19", "8 to 67108864", "replay: {entries: 7}\n" LISTEN SITE},
         {"1:15", "`write` or `commit`", "audit: {sync: off}\n" LISTEN SITE},
+        {"1:10", "`required` or `best-effort` or `off`", "sandbox: on\n" LISTEN SITE},
+        {"1:10", "(did you mean \"required\"?)", "sandbox: require\n" LISTEN SITE},
         {"1:15", "everybody", "audit: {mode: \"0642\"}\n" LISTEN SITE},
         {"1:15", "the owner", "audit: {mode: \"0440\"}\n" LISTEN SITE},
         {"1:15", "octal", "audit: {mode: \"0680\"}\n" LISTEN SITE},
         {"1:15", "octal", "audit: {mode: 1777}\n" LISTEN SITE},
         {"1:15", "octal", "audit: {mode: 0o640}\n" LISTEN SITE},
         {"1:15", "octal", "audit: {mode: 40}\n" LISTEN SITE},
+        {"1:21", "out of range, 1000ms to 900s", "audit: {seal_every: 16m}\n" LISTEN SITE},
+        {"1:21", "out of range, 1000ms to 900s", "audit: {seal_every: 500ms}\n" LISTEN SITE},
+        {"1:22", "out of range, 16KiB to 1048576MiB", "audit: {rotate_size: 15KiB}\n" LISTEN SITE},
+        {"1:21", "out of range, 1000ms to 4233600s", "audit: {rotate_age: 1177h}\n" LISTEN SITE},
         {"1:15", "absolute", "audit: {file: audit.jsonl}\n" LISTEN SITE},
         {"1:15", "no . and ..", "audit: {file: /var/../audit.jsonl}\n" LISTEN SITE},
         {"1:12", "at its end", "state_dir: /var/lib/\n" LISTEN SITE},
@@ -1014,6 +1035,7 @@ Test(example, of_deploy_loads_with_every_default_that_it_shows)
     cr_expect_str_eq(shown->state_dir, defaults->state_dir);
     cr_expect_eq(shown->workers, defaults->workers);
     cr_expect_eq(shown->threads, defaults->threads);
+    cr_expect_eq(shown->sandbox, defaults->sandbox);
     cr_expect_eq(shown->limits.request_bytes, defaults->limits.request_bytes);
     cr_expect_eq(shown->limits.header_bytes, defaults->limits.header_bytes);
     cr_expect_eq(shown->limits.deadline_ms, defaults->limits.deadline_ms);

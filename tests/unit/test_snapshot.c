@@ -25,7 +25,7 @@ static void open_all(void)
     strcpy(dir, "/tmp/spnegate-snapshot.XXXXXX");
     cr_assert_not_null(mkdtemp(dir));
     (void)snprintf(file, sizeof file, "%s/audit.jsonl", dir);
-    const struct audit_options options = {.file = file, .mode = 0640};
+    const struct audit_options options = {.file = file, .state_dir = dir, .mode = 0640};
     cr_assert_eq(audit_open(&options, (uid_t)-1, (gid_t)-1, &audit, &fault), 0, "%s", fault.what);
     cr_assert_eq(replay_open(dir, 1024, &replay, &fault), 0, "%s", fault.what);
     metrics = metrics_open();
@@ -34,13 +34,14 @@ static void open_all(void)
 
 static void close_all(void)
 {
-    static const char *const files[] = {"audit.jsonl", "replay.table", "replay.made"};
+    static const char *const files[] = {"audit.jsonl", "audit.key", "audit.head", "replay.table",
+                                        "replay.made"};
     char file[96];
 
     audit_close(audit);
     replay_close(replay);
     metrics_close(metrics);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         (void)snprintf(file, sizeof file, "%s/%s", dir, files[i]);
         (void)unlink(file);
     }

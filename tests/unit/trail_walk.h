@@ -21,6 +21,10 @@
 struct walk {
     unsigned char prev[32];
     json_int_t next_seq;
+    unsigned char pk[32]; /* of the next seal, and what it must say */
+    json_int_t epoch;
+    json_int_t from;
+    size_t seals;
     char chain[17];
     size_t records;
     size_t recoveries;
@@ -63,6 +67,64 @@ static inline void hash_of(char out[65], const unsigned char prev[32], const cha
 
     secret_sha256(raw, parts, 3);
     secret_hex(out, raw, 32);
+}
+
+static inline void from_hex(unsigned char *out, size_t bytes, const char *text)
+{
+    cr_assert_eq(strlen(text), 2 * bytes, "%s", text);
+    cr_assert_eq(strspn(text, "0123456789abcdef"), 2 * bytes, "%s", text);
+    for (size_t i = 0; i < bytes; i++) {
+        unsigned value = 0;
+
+        cr_assert_eq(sscanf(text + 2 * i, "%2x", &value), 1);
+        out[i] = (unsigned char)value;
+    }
+}
+
+/* What a line that is the next record says of keys, and whether a seal is good. */
+static inline void walk_key(struct walk *walk, const json_t *object, const char *line,
+                            const char *event)
+{
+    json_int_t epoch = -1;
+    json_int_t from = -1;
+    json_int_t n = -1;
+    const char *pk = NULL;
+    const char *next_pk = "";
+    const char *sig = "";
+
+    json_unpack((json_t *)(uintptr_t)object, "{s?I, s?I, s?I, s?s, s?s, s?s}", "epoch", &epoch,
+                "from", &from, "n", &n, "pk", &pk, "next_pk", &next_pk, "sig", &sig);
+    if (strcmp(event, "chain.open") == 0 || strcmp(event, "segment.open") == 0) {
+        unsigned char announced[32];
+
+        cr_assert(pk != NULL, "%s", line);
+        from_hex(announced, 32, pk);
+        /* A segment says what is known already. */
+        cr_assert(walk->records == 0 ||
+                      (epoch == walk->epoch && memcmp(announced, walk->pk, 32) == 0),
+                  "%s", line);
+        memcpy(walk->pk, announced, 32);
+        walk->epoch = epoch;
+    }
+    if (strcmp(event, "seal") == 0) {
+        const char *end = strstr(line, ",\"sig\":\"");
+        struct span parts[] = {span_make("audit-seal-v1", 14), span_make(walk->prev, 32),
+                               span_make(line, (size_t)(end - line))};
+        unsigned char digest[32];
+        unsigned char signature[64];
+
+        cr_assert(end != NULL);
+        secret_sha256(digest, parts, 3);
+        from_hex(signature, 64, sig);
+        cr_assert(secret_sign_verify(signature, walk->pk, span_make(digest, 32)), "%s", line);
+        cr_assert_eq(epoch, walk->epoch, "%s", line);
+        cr_assert(from == walk->from && n == walk->next_seq - from && n > 0, "%lld: %s",
+                  (long long)walk->from, line);
+        from_hex(walk->pk, 32, next_pk);
+        walk->epoch++;
+        walk->from = walk->next_seq + 1;
+        walk->seals++;
+    }
 }
 
 /* Takes a line with its LF as the next record if it is that. */
@@ -121,6 +183,10 @@ static inline bool walk_line(struct walk *walk, const char *line, size_t len, co
         cr_assert(line[i] >= 0x20 && line[i] < 0x7f);
     }
     if (good) {
+        char *text = strndup(line, len - 1);
+
+        walk_key(walk, object, text, event);
+        free(text);
         memcpy(walk->prev, raw, 32);
         walk->next_seq++;
         walk->records++;
@@ -178,6 +244,17 @@ static inline struct walk walk_whole(const char *path)
     return walk;
 }
 
+/* The file is what a host that lost power found; nobody else knows of its end. */
+static inline void head_lose(void)
+{
+    cr_assert(unlink("audit.head") == 0);
+}
+
+static inline void state_lose(void)
+{
+    cr_assert(unlink("audit.head") == 0 && unlink("audit.key") == 0);
+}
+
 /* A directory of its own for each test, open to the user that tests become. */
 static inline void directory_enter(void)
 {
@@ -200,7 +277,7 @@ static inline void directory_leave(void)
 
 static inline struct audit *trail_open(const char *file)
 {
-    struct audit_options options = {.file = file, .mode = 0640, .node = "web1"};
+    struct audit_options options = {.file = file, .state_dir = ".", .mode = 0640, .node = "web1"};
     struct audit *audit = NULL;
     struct fault fault = {.where = ""};
 
@@ -209,18 +286,41 @@ static inline struct audit *trail_open(const char *file)
     return audit;
 }
 
-/* The fault that opening must end with. */
-static inline void trail_refused(const char *file, const char *words)
+/* As after SIGUSR1; it must go well. */
+static inline void trail_rotate(struct audit *audit)
 {
-    struct audit_options options = {.file = file, .mode = 0640, .node = "web1"};
+    struct audit_news news;
+
+    cr_assert(audit_rotate(audit, &news) == 0 && news.fault.what[0] == '\0', "%s: %s",
+              news.fault.where, news.fault.what);
+}
+
+/* It must not, and say why. */
+static inline void trail_rotate_refused(struct audit *audit, const char *words)
+{
+    struct audit_news news;
+
+    cr_assert_eq(audit_rotate(audit, &news), -1);
+    cr_assert(strstr(news.fault.what, words) != NULL, "%s", news.fault.what);
+}
+
+/* The fault that opening must end with, and what it is about. */
+static inline void trail_refused_at(const char *where, const char *file, const char *words)
+{
+    struct audit_options options = {.file = file, .state_dir = ".", .mode = 0640, .node = "web1"};
     struct audit *audit = NULL;
     struct fault fault = {.where = ""};
 
     cr_assert(audit_open(&options, (uid_t)-1, (gid_t)-1, &audit, &fault) == -1, "%s was taken",
               file);
     cr_assert(audit == NULL);
-    cr_assert_str_eq(fault.where, file);
+    cr_assert_str_eq(fault.where, where, "%s: %s", fault.where, fault.what);
     cr_assert(strstr(fault.what, words) != NULL, "%s", fault.what);
+}
+
+static inline void trail_refused(const char *file, const char *words)
+{
+    trail_refused_at(file, file, words);
 }
 
 /* A record of about 700 bytes. */

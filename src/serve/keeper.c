@@ -1,0 +1,47 @@
+#include "serve/keeper.h"
+
+#include "base/log.h"
+
+static void log_news(const struct audit_news *news)
+{
+    if (news->seal[0] != '\0') {
+        log_line(LOG_LEVEL_INFO, "audit sealed: %s", news->seal);
+    }
+    if (news->segment[0] != '\0') {
+        log_line(LOG_LEVEL_INFO, "audit file opened anew: %s", news->segment);
+    }
+    if (news->fault.what[0] != '\0') {
+        log_line(LOG_LEVEL_ERROR, "audit: %s: %s", news->fault.where, news->fault.what);
+    }
+}
+
+void keeper_start(const struct audit *audit)
+{
+    log_line(LOG_LEVEL_INFO, "audit chain %s, first key %s", audit_chain(audit),
+             audit_first_key(audit));
+}
+
+void keeper_tick(struct audit *audit, const struct config *config, uint64_t now_ms)
+{
+    const struct audit_pace pace = {.seal_ms = config->audit.seal_every_ms,
+                                    .rotate_bytes = config->audit.rotate_size_bytes,
+                                    .rotate_ms = config->audit.rotate_age_ms};
+    struct audit_news news;
+    if (audit_tick(audit, &pace, now_ms, &news)) {
+        log_news(&news);
+    }
+}
+
+void keeper_rotate(struct audit *audit)
+{
+    struct audit_news news;
+    (void)audit_rotate(audit, &news);
+    log_news(&news);
+}
+
+void keeper_stop(struct audit *audit)
+{
+    struct audit_news news;
+    (void)audit_stop(audit, &news);
+    log_news(&news);
+}

@@ -1,0 +1,25 @@
+/*
+ * The supervisor as the keeper of the audit trail: calls it by the clock and on signals, and writes
+ * what it says to the daemon's log.
+ */
+#ifndef SERVE_KEEPER_H
+#define SERVE_KEEPER_H
+
+#include "conf/config.h"
+#include "trail/audit.h"
+
+#include <stdint.h>
+
+/* Says which chain it is, and the key that begins it. */
+void keeper_start(const struct audit *audit);
+
+/* Seals, rotates and syncs when it is time; `now_ms` is monotonic. */
+void keeper_tick(struct audit *audit, const struct config *config, uint64_t now_ms);
+
+/* Goes on in a new file if the old one was renamed. */
+void keeper_rotate(struct audit *audit);
+
+/* The last words; whoever starts next reads from them that nothing was cut off. */
+void keeper_stop(struct audit *audit);
+
+#endif

@@ -1,0 +1,232 @@
+#include "trail/segment.h"
+
+#include "base/secret.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+int segment_open(struct segment *segment, const struct ledger *ledger, struct fault *fault)
+{
+    struct segment found = {.own = 0};
+    enum chain_state state =
+        chain_first_read(ledger->store.read_fd, &found.first_seq, &found.begun_s);
+
+    if (state == CHAIN_UNREADABLE) {
+        return fault_set(fault, ledger->path, "cannot be read back: %s", strerror(errno));
+    }
+    if (state != CHAIN_OK) {
+        /* Torn bytes before the first record hide it: it is as if this was it. */
+        found.first_seq = head_get(&ledger->head).next_seq - 1;
+        found.begun_s = ledger_now_us() / 1000000;
+    }
+    *segment = found;
+    return 0;
+}
+
+bool segment_is_full(const struct segment *segment, const struct ledger *ledger, uint64_t bytes,
+                     uint64_t age_ms)
+{
+    const uint64_t count = head_get(&ledger->head).next_seq - segment->first_seq;
+    const uint64_t now_s = ledger_now_us() / 1000000;
+    struct stat st;
+
+    if (count <= segment->own || fstat(ledger->store.read_fd, &st) != 0) {
+        return false;
+    }
+    return (bytes != 0 && (uint64_t)st.st_size >= bytes) ||
+           (age_ms != 0 && now_s > segment->begun_s && (now_s - segment->begun_s) * 1000 >= age_ms);
+}
+
+/* Renames the file if it is still at its path; `to` says what it is called then, "" if it is not.
+ */
+static int file_rename(const struct segment *segment, const struct ledger *ledger,
+                       char to[PATH_MAX], struct fault *fault)
+{
+    struct stat st;
+
+    to[0] = '\0';
+    if (lstat(ledger->path, &st) != 0 || st.st_dev != ledger->store.dev ||
+        st.st_ino != ledger->store.ino) {
+        return 0;
+    }
+    if (snprintf(to, PATH_MAX, "%s.%llu", ledger->path, (unsigned long long)segment->first_seq) >=
+        PATH_MAX) {
+        errno = ENAMETOOLONG;
+    } else if (renameat2(AT_FDCWD, ledger->path, AT_FDCWD, to, RENAME_NOREPLACE) == 0) {
+        return 0;
+    }
+    return fault_set(fault, ledger->path, "cannot be renamed to %s: %s", to, strerror(errno));
+}
+
+/* Opens what is at the path now; with SEGMENT_NEXT it can become the next file. */
+static int next_open(struct ledger *ledger, struct store *next, enum segment_turn *turn,
+                     struct fault *fault)
+{
+    struct chain_tail tail = {.found = false};
+    enum chain_state state;
+
+    if (store_open(&ledger->options, next) != 0) {
+        return fault_set(fault, ledger->path, "cannot be opened: %s; the file before stays in use",
+                         strerror(errno));
+    }
+    *turn = SEGMENT_NEXT;
+    if (next->dev == ledger->store.dev && next->ino == ledger->store.ino && next->size > 0) {
+        *turn = SEGMENT_SAME;
+        return (head_get(&ledger->head).flags & HEAD_CLOSED) == 0
+                   ? 0
+                   : fault_set(fault, ledger->path, "is a segment that was closed; move it away");
+    }
+    /* Emptied in place, the same file begins anew, too. */
+    (void)flock(next->fd, LOCK_EX | LOCK_NB); /* guards against a second daemon */
+    state =
+        chain_tail_read(next->read_fd, head_get(&ledger->head).next_seq, ledger->scratch, &tail);
+    if (state == CHAIN_OK && !tail.found) {
+        return 0;
+    }
+    return fault_set(fault, ledger->path,
+                     "holds something already and was left as it is; the file before stays in use");
+}
+
+/* Seals what is not, and ends the file; best effort: a full disk is often the very reason for a new
+ * one. */
+static void old_close(struct ledger *ledger, struct seal *seal, struct audit_news *news)
+{
+    struct audit_format_event event = {.event = span_of("segment.close"),
+                                       .mono_ms = ledger_mono_ms()};
+    struct ledger_entry entry = {.event = &event};
+    struct ledger_line line;
+    struct head head = head_get(&ledger->head);
+
+    if ((head.flags & HEAD_CLOSED) != 0) {
+        return;
+    }
+    if (seal_write(seal, ledger, 0, &news->fault) == 0) {
+        head = head_get(&ledger->head);
+        event.time_us = ledger_now_us();
+        ledger_format(ledger, &head, &entry, &line);
+        line.next.flags = HEAD_CLOSED;
+        if (ledger_put(ledger, &ledger->store, &head, &line) != 0) {
+            (void)fault_set(&news->fault, ledger->path, "the file before cannot be closed: %s",
+                            strerror(errno));
+        }
+    }
+    if (ledger_sync(ledger, &ledger->store) != 0) {
+        (void)fault_set(&news->fault, ledger->path, "the file before cannot be synced: %s",
+                        strerror(errno));
+    }
+}
+
+/* Begins the next file, which holds nothing, or an opening that was torn. */
+static int next_begin(struct ledger *ledger, struct seal *seal, const struct store *next,
+                      struct fault *fault)
+{
+    struct audit_format_event event = {
+        .event = span_of("segment.open"), .mono_ms = ledger_mono_ms(), .epoch = {.given = true}};
+    const struct head head = head_get(&ledger->head);
+    struct chain_tail tail = {.found = false};
+    char public_key[2 * SECRET_SIGN_PUBLIC_BYTES + 1];
+    char digits[2 * CHAIN_HASH_BYTES + 1];
+
+    if (chain_tail_read(next->read_fd, head.next_seq, ledger->scratch, &tail) != CHAIN_OK ||
+        tail.found) {
+        return fault_set(fault, ledger->path, "holds something already and was left as it is");
+    }
+    secret_hex(digits, head.hash, sizeof(head.hash));
+    seal_key(seal, &event.epoch.value, public_key);
+    event.prev_seq = (struct audit_format_u64){true, head.next_seq - 1};
+    event.prev_h = span_of(digits);
+    event.pk = span_of(public_key);
+    if (ledger_mend(ledger, next, &tail, &event) != 0) {
+        return fault_set(fault, ledger->path, "cannot be written: %s; no record is until it can",
+                         strerror(errno));
+    }
+    return 0;
+}
+
+/* What is done under the lock. */
+static int turn_locked(struct segment *segment, struct ledger *ledger, struct seal *seal,
+                       struct store *next, struct audit_news *news)
+{
+    struct head head;
+
+    if (next->dev != ledger->store.dev || next->ino != ledger->store.ino) {
+        old_close(ledger, seal, news);
+    }
+    /* Whatever came of it, nobody writes to the old file any more; and whoever starts after a crash
+     * knows which file to look at for an opening. */
+    head = head_get(&ledger->head);
+    head.flags |= HEAD_CLOSED;
+    head.dev = next->dev;
+    head.ino = next->ino;
+    head_set(&ledger->head, &head);
+    if (next_begin(ledger, seal, next, &news->fault) != 0) {
+        return -1;
+    }
+    if (store_replace(&ledger->store, next) != 0) {
+        return fault_set(&news->fault, ledger->path, "cannot be opened: %s", strerror(errno));
+    }
+    head = head_get(&ledger->head);
+    segment->first_seq = head.next_seq - 1;
+    segment->begun_s = ledger_now_us() / 1000000;
+    segment->own = 1;
+    (void)snprintf(news->segment, sizeof(news->segment), "chain %s goes on with seq %llu",
+                   ledger->chain, (unsigned long long)segment->first_seq);
+    if (seal_restart(seal, ledger, head.next_seq, head.hash) != 0) {
+        return fault_set(&news->fault, ledger->path, "cannot be read back: %s", strerror(errno));
+    }
+    return 0;
+}
+
+int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *seal, bool rename,
+                 enum segment_turn *out, struct audit_news *news)
+{
+    struct store next = {.fd = -1, .read_fd = -1};
+    char renamed[PATH_MAX] = "";
+    struct fault early = {"", ""};
+    uint64_t turn = 0;
+    int r = -1;
+
+    if (rename && file_rename(segment, ledger, renamed, &news->fault) != 0) {
+        return -1;
+    }
+    if (next_open(ledger, &next, out, &news->fault) != 0) {
+        goto out;
+    }
+    if (*out == SEGMENT_SAME) {
+        store_close(&next);
+        return 0;
+    }
+    /* What can be done before the lock is. */
+    (void)seal_prepare(seal, ledger, news->seal, &early);
+    (void)ledger_sync(ledger, &ledger->store);
+    if (ledger_lock(ledger, &turn) != 0) {
+        (void)fault_set(&news->fault, ledger->path, "cannot be locked: %s", strerror(errno));
+        goto out;
+    }
+    renamed[0] = '\0'; /* from here on there is no way back */
+    r = turn_locked(segment, ledger, seal, &next, news);
+    ledger_unlock(ledger, turn);
+    news->fault = early.what[0] != '\0' && r == 0 ? early : news->fault;
+    if (r == 0) {
+        if (store_sync_name(&ledger->options) != 0 || ledger_sync(ledger, &ledger->store) != 0) {
+            r = fault_set(&news->fault, ledger->path, "cannot be synced: %s", strerror(errno));
+        } else {
+            r = seal_finish(seal, ledger, news->seal, &news->fault);
+        }
+    }
+
+out:
+    if (r != 0 && renamed[0] != '\0') {
+        /* If somebody has put a file there, the old one is in use under its new name. */
+        (void)renameat2(AT_FDCWD, renamed, AT_FDCWD, ledger->path, RENAME_NOREPLACE);
+    }
+    store_close(&next);
+    return r;
+}

@@ -1,0 +1,879 @@
+/* Seals, keys and segments: what the supervisor adds to the trail, and what it finds out. */
+#include "trail/audit.h"
+#include "trail/audit_format.h"
+#include "trail/head.h"
+#include "trail/sealkey.h"
+#include "trail_walk.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#define TRAIL_TEST(what)                                                                           \
+    Test(seal, what, .init = directory_enter, .fini = directory_leave, .timeout = 100)
+
+static const char file[] = "audit.jsonl";
+static const struct audit_pace pace = {.seal_ms = 60000};
+
+/* The clock of the tests, in milliseconds. */
+static uint64_t now = 1000;
+
+static void limit_set(rlim_t limit)
+{
+    struct rlimit r;
+
+    signal(SIGXFSZ, SIG_IGN);
+    cr_assert(getrlimit(RLIMIT_FSIZE, &r) == 0);
+    r.rlim_cur = limit;
+    cr_assert(setrlimit(RLIMIT_FSIZE, &r) == 0);
+}
+
+static size_t file_size(const char *path)
+{
+    struct stat st;
+
+    cr_assert(stat(path, &st) == 0, "%s", path);
+    return (size_t)st.st_size;
+}
+
+/* A tick a minute later. */
+static bool tick(struct audit *audit, struct audit_news *news)
+{
+    now += 60000;
+    return audit_tick(audit, &pace, now, news);
+}
+
+/* The same, which must seal. */
+static void seal(struct audit *audit)
+{
+    struct audit_news news;
+
+    cr_assert(tick(audit, &news));
+    cr_assert_str_eq(news.fault.what, "");
+    cr_assert(news.seal[0] != '\0');
+}
+
+static void stop(struct audit *audit)
+{
+    struct audit_news news;
+
+    cr_assert(audit_stop(audit, &news) == 0, "%s: %s", news.fault.where, news.fault.what);
+    cr_assert(news.seal[0] != '\0');
+    audit_close(audit);
+}
+
+static struct audit *trail_open_with(const struct audit_options *options)
+{
+    struct audit *audit = NULL;
+    struct fault fault = {.where = ""};
+
+    cr_assert(audit_open(options, (uid_t)-1, (gid_t)-1, &audit, &fault) == 0, "%s: %s", fault.where,
+              fault.what);
+    /* The first tick only looks at the clock. */
+    cr_assert(!audit_tick(audit, &pace, now, &(struct audit_news){"", "", {"", ""}}));
+    return audit;
+}
+
+static struct audit *trail_begin(void)
+{
+    const struct audit_options options = {
+        .file = file, .state_dir = ".", .mode = 0640, .node = "web1", .version = "1.2.3"};
+
+    return trail_open_with(&options);
+}
+
+/* The last line that has `part`; the caller frees it. NULL when there is none. */
+static char *line_find(const char *path, const char *part)
+{
+    size_t len;
+    char *text = file_get(path, &len);
+    char *found = NULL;
+
+    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        if (strstr(line, part) != NULL) {
+            free(found);
+            found = strdup(line);
+        }
+    }
+    free(text);
+    return found;
+}
+
+static void expect_line(const char *path, const char *part, const char *more)
+{
+    char *line = line_find(path, part);
+
+    cr_assert(line != NULL && strstr(line, more) != NULL, "no %s, but: %s", more,
+              line == NULL ? "no such line" : line);
+    free(line);
+}
+
+/* ---- seals */
+
+TRAIL_TEST(seals_what_was_written_when_it_is_time)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct walk walk;
+
+    for (unsigned i = 0; i < 5; i++) {
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        cr_assert(!audit_tick(audit, &pace, now + 59999, &news));
+        seal(audit);
+        cr_assert(!tick(audit, &news), "there was nothing to seal");
+    }
+    walk = walk_whole(file);
+    cr_expect_eq(walk.seals, 5);
+    cr_expect_eq(walk.records, 2 + 2 * 5);
+    cr_expect_eq(walk.epoch, 5);
+    audit_close(audit);
+}
+
+TRAIL_TEST(tells_each_seal)
+{
+    struct audit *audit = trail_begin();
+    char expected[AUDIT_SEAL_TEXT];
+    struct audit_news news;
+    struct walk walk;
+    char next[65];
+    char hash[65];
+
+    cr_assert(tick(audit, &news));
+    walk = walk_whole(file);
+    secret_hex(next, walk.pk, 32);
+    secret_hex(hash, walk.prev, 32);
+    snprintf(expected, sizeof(expected), "chain %s, seq 2, from 0, epoch 0, h %s, next key %s",
+             walk.chain, hash, next);
+    cr_expect_str_eq(news.seal, expected);
+    cr_expect_str_eq(news.segment, "");
+    cr_expect_str_eq(audit_chain(audit), walk.chain);
+    audit_close(audit);
+}
+
+TRAIL_TEST(stops_with_a_seal_and_says_later_that_it_did)
+{
+    struct walk walk;
+
+    stop(trail_begin());
+    expect_line(file, "\"action\":\"start\"", ",\"version\":\"1.2.3\",\"pid\":");
+    expect_line(file, "\"action\":\"start\"", ",\"clean\":true,");
+    expect_line(file, "\"event\":\"lifecycle\"", "\"action\":\"stop\"");
+    cr_expect_str_eq(walk_whole(file).event, "seal");
+    audit_close(trail_begin());
+    expect_line(file, "\"action\":\"start\"", ",\"clean\":true,");
+    audit_close(trail_begin());
+    expect_line(file, "\"action\":\"start\"", ",\"clean\":false,");
+    stop(trail_begin());
+    cr_assert(rename(file, "audit.1") == 0);
+    audit_close(trail_begin());
+    expect_line(file, "\"action\":\"start\"", ",\"clean\":true,");
+    walk = walk_whole("audit.1");
+    cr_expect_eq(walk.seals, 2);
+    walk_next(&walk, file);
+}
+
+TRAIL_TEST(survives_a_seal_cut_short_after_any_byte)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk = {.next_seq = 0};
+    struct audit_news news = {.seal = ""};
+    size_t len;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    len = file_size(file);
+    seal(audit);
+    len = file_size(file) - len;
+    /* Up to the length at which nothing is cut; with larger numbers that is a little more. */
+    for (size_t cut = 0;; cut += cut > len - 20 ? 1 : 13) {
+        size_t seals;
+
+        walk_on(&walk, file);
+        seals = walk.seals;
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        limit_set(file_size(file) + cut);
+        cr_assert(tick(audit, &news));
+        limit_set(RLIM_INFINITY);
+        if (news.seal[0] != '\0') {
+            cr_assert_geq(cut, len);
+            break;
+        }
+        cr_assert(strstr(news.fault.what, "File too large") != NULL, "%s", news.fault.what);
+        if (cut % 2 == 0) {
+            cr_assert_eq(append_sample(audit), REASON_OK); /* a worker may be first to mend it */
+        }
+        cr_assert(tick(audit, &news) && news.seal[0] != '\0'); /* if it lacks but its LF, that */
+        cr_assert_str_eq(news.fault.what, "");
+        walk_on(&walk, file);
+        cr_assert_gt(walk.seals, seals, "after %zu bytes", cut);
+    }
+    audit_close(audit);
+}
+
+/* ---- keys */
+
+TRAIL_TEST(gives_the_first_key_before_and_after_the_chain_has_begun)
+{
+    char before[AUDIT_KEY_BYTES];
+    char after[AUDIT_KEY_BYTES];
+    struct fault fault;
+    struct audit *audit;
+    struct stat st;
+
+    cr_assert(audit_init_key(".", 65534, 65534, before, &fault) == 0);
+    cr_assert(stat("audit.key", &st) == 0 && (st.st_mode & 07777) == 0600);
+    cr_expect(st.st_uid == 65534 && st.st_gid == 65534);
+    cr_assert(audit_init_key(".", (uid_t)-1, (gid_t)-1, after, &fault) == 0);
+    cr_expect_str_eq(after, before);
+    cr_assert(chown("audit.key", getuid(), getgid()) == 0);
+    audit = trail_begin();
+    expect_line(file, "chain.open", before);
+    cr_expect_str_eq(audit_first_key(audit), before);
+    seal(audit);
+    stop(audit);
+    cr_assert(audit_init_key(".", (uid_t)-1, (gid_t)-1, after, &fault) == 0);
+    cr_expect_str_eq(after, before);
+    audit = trail_begin();
+    cr_expect_str_eq(audit_first_key(audit), before);
+    audit_close(audit);
+}
+
+TRAIL_TEST(refuses_files_of_state_that_others_may_read_or_that_are_damaged)
+{
+    static const char *const names[] = {"audit.key", "audit.head"};
+
+    stop(trail_begin());
+    for (size_t i = 0; i < 2; i++) {
+        char where[32];
+        size_t len;
+        char *text = file_get(names[i], &len);
+
+        snprintf(where, sizeof(where), "./%s", names[i]);
+        cr_assert(chmod(names[i], 0640) == 0);
+        trail_refused_at(where, file, "must be a file of uid");
+        cr_assert(chmod(names[i], 0600) == 0);
+        text[3] ^= 1;
+        file_put(names[i], text, len);
+        trail_refused_at(where, file, "is damaged or none of ours");
+        text[3] ^= 1;
+        file_put(names[i], text, len - 1);
+        trail_refused_at(where, file, "is damaged or none of ours");
+        cr_assert(rename(names[i], "away") == 0 && symlink("away", names[i]) == 0);
+        trail_refused_at(where, file, "cannot be opened");
+        cr_assert(unlink(names[i]) == 0);
+        file_put(names[i], text, len);
+        free(text);
+    }
+    stop(trail_begin());
+    walk_whole(file);
+}
+
+TRAIL_TEST(refuses_to_go_on_without_its_key)
+{
+    char key[AUDIT_KEY_BYTES];
+    struct fault fault;
+    size_t len;
+    char *old;
+
+    audit_close(trail_begin());
+    old = file_get("audit.key", &len);
+    stop(trail_begin());
+    cr_assert(rename("audit.key", "away") == 0);
+    trail_refused(file, "of which ./audit.key knows nothing");
+    cr_assert(audit_init_key(".", (uid_t)-1, (gid_t)-1, key, &fault) == 0); /* another one */
+    trail_refused_at("./audit.key", file, "is not the key of epoch 1");
+    file_put("audit.key", old, len); /* that of an epoch before */
+    trail_refused_at("./audit.key", file, "is not the key of epoch 1");
+    free(old);
+    cr_assert(rename(file, "audit.1") == 0 && unlink("audit.key") == 0);
+    trail_refused_at("./audit.key", file, "knows nothing of chain");
+    cr_assert(rename("away", "audit.key") == 0);
+    audit_close(trail_begin());
+}
+
+TRAIL_TEST(keeps_the_key_from_its_children)
+{
+    const struct span bytes = span_make("bytes", 5);
+    unsigned char signature[SECRET_SIGNATURE_BYTES];
+    struct sealkey keys;
+    struct fault fault;
+    int status = 0;
+    pid_t child;
+
+    cr_assert(sealkey_open(".", &keys, &fault) == 0 && !keys.found);
+    cr_assert(sealkey_make(&keys, (uid_t)-1, (gid_t)-1, &fault) == 0);
+    child = fork();
+    if (child == 0) {
+        sealkey_sign(&keys, signature, bytes);
+        _exit(secret_sign_verify(signature, keys.current, bytes) ? 1 : 0);
+    }
+    cr_assert(waitpid(child, &status, 0) == child && status == 0, "a child can sign");
+    sealkey_sign(&keys, signature, bytes);
+    cr_expect(secret_sign_verify(signature, keys.current, bytes));
+    sealkey_close(&keys);
+}
+
+TRAIL_TEST(gives_memory_that_children_and_dumps_do_not_have)
+{
+    unsigned char *page = secret_page_open(64);
+    char line[512];
+    char flags[512] = "";
+    char begin[32];
+    bool ours = false;
+    int status = 0;
+    pid_t child;
+    FILE *maps;
+
+    cr_assert(page != NULL && page[0] == 0);
+    memset(page, 'x', 64);
+    child = fork();
+    if (child == 0) {
+        unsigned char any = 0;
+
+        for (size_t i = 0; i < 64; i++) {
+            any |= page[i];
+        }
+        _exit(any != 0);
+    }
+    cr_assert(waitpid(child, &status, 0) == child && status == 0);
+    cr_expect_eq(page[63], 'x');
+    maps = fopen("/proc/self/smaps", "r");
+    cr_assert(maps != NULL);
+    snprintf(begin, sizeof(begin), "%lx-", (unsigned long)(uintptr_t)page);
+    while (fgets(line, sizeof(line), maps) != NULL) {
+        ours = ours ? strchr(line, '-') == NULL || strncmp(line, "VmFlags", 7) == 0 ||
+                          strchr(line, ':') < strchr(line, '-')
+                    : strncmp(line, begin, strlen(begin)) == 0;
+        if (ours && strncmp(line, "VmFlags:", 8) == 0) {
+            strcpy(flags, line);
+            break;
+        }
+    }
+    fclose(maps);
+    cr_expect(strstr(flags, " wf") != NULL && strstr(flags, " dd") != NULL, "%s", flags);
+    secret_page_close(page, 64);
+    secret_page_close(NULL, 64);
+}
+
+/* ---- a change of keys that was cut off */
+
+TRAIL_TEST(goes_on_after_a_change_of_keys_that_was_cut_off_at_any_step)
+{
+    struct walk walk = {.next_seq = 0};
+
+    for (unsigned step = 0; step < 12; step++) {
+        struct audit *audit = trail_begin();
+        struct sealkey keys;
+        struct fault fault;
+        size_t before_len;
+        size_t both_len;
+        size_t len;
+        char *before;
+        char *both;
+
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        before = file_get("audit.key", &before_len);
+        cr_assert(sealkey_open(".", &keys, &fault) == 0);
+        cr_assert(sealkey_prepare(&keys, &fault) == 0); /* as the first step does */
+        sealkey_close(&keys);
+        both = file_get("audit.key", &both_len);
+        audit_close(audit);
+        audit = trail_begin(); /* takes the present key, and knows the next one */
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        len = file_size(file);
+        seal(audit);
+        audit_close(audit);
+        switch (step % 4) {
+        case 0: /* the seal is in the trail, the file has yet to change */
+            file_put("audit.key", both, both_len);
+            break;
+        case 1: /* the host lost the seal, so the next one is to be made with the key before */
+            file_put("audit.key", both, both_len);
+            cr_assert(truncate(file, (off_t)len) == 0);
+            head_lose();
+            break;
+        case 2: /* but for its LF */
+            file_put("audit.key", both, both_len);
+            cr_assert(truncate(file, (off_t)file_size(file) - 1) == 0);
+            head_lose();
+            break;
+        default:
+            break;
+        }
+        if (step >= 4) {
+            audit = trail_begin();
+            cr_assert_eq(append_sample(audit), REASON_OK);
+            if (step >= 8) {
+                seal(audit);
+            }
+            audit_close(audit);
+        }
+        walk_file(&walk, file);
+        cr_assert_eq(walk.stray_end != 0, step == 2, "%u", step);
+        free(before);
+        free(both);
+    }
+    stop(trail_begin());
+    walk_on(&walk, file);
+    cr_expect_geq(walk.seals, 10);
+}
+
+TRAIL_TEST(knows_from_the_head_which_key_a_file_that_is_gone_has_announced)
+{
+    struct walk walk = {.next_seq = 0};
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct audit *audit = trail_begin();
+        char old[32];
+        struct sealkey keys;
+        struct fault fault;
+        size_t len;
+        char *both;
+
+        cr_assert(sealkey_open(".", &keys, &fault) == 0);
+        cr_assert(sealkey_prepare(&keys, &fault) == 0);
+        sealkey_close(&keys);
+        both = file_get("audit.key", &len);
+        audit_close(audit);
+        audit = trail_begin();
+        seal(audit);
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        audit_close(audit);
+        if (i > 0) {
+            file_put("audit.key", both, len);
+        }
+        free(both);
+        snprintf(old, sizeof(old), "audit.%u", i);
+        cr_assert(rename(file, old) == 0);
+        stop(trail_begin());
+        walk.at = 0;
+        walk_on(&walk, old);
+        walk_next(&walk, file);
+        cr_expect_eq(walk.seals, 2 * i + 2);
+        cr_assert(rename(file, "audit.x") == 0);
+    }
+}
+
+TRAIL_TEST(knows_from_a_segment_what_is_sealed_when_the_head_is_lost)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk = {.next_seq = 0};
+    struct sealkey keys;
+    struct fault fault;
+    size_t len;
+    char *both;
+
+    cr_assert(sealkey_open(".", &keys, &fault) == 0 && sealkey_prepare(&keys, &fault) == 0);
+    sealkey_close(&keys);
+    both = file_get("audit.key", &len);
+    audit_close(audit);
+    audit = trail_begin();
+    cr_assert(rename(file, "audit.1") == 0);
+    trail_rotate(audit);
+    audit_close(audit);
+    file_put("audit.key", both, len); /* the last step had not come */
+    head_lose();
+    free(both);
+    stop(trail_begin());
+    walk_on(&walk, "audit.1");
+    walk_next(&walk, file);
+    cr_expect_eq(walk.seals, 2);
+}
+
+/* ---- what was changed behind the supervisor's back */
+
+static void append_bytes(const char *bytes, size_t len)
+{
+    int fd = open(file, O_WRONLY | O_APPEND);
+
+    cr_assert(fd >= 0 && write(fd, bytes, len) == (ssize_t)len);
+    close(fd);
+}
+
+/* The next seal must find that out; what follows then is one chain again from `prev` on. */
+static void expect_broken(struct audit *audit, const struct walk *before)
+{
+    struct audit_news news;
+    struct walk walk = *before;
+    char *line;
+    char *at;
+    char more[120];
+    char digits[65];
+
+    secret_hex(digits, before->prev, 32);
+    snprintf(more, sizeof(more), "\"prev_seq\":%lld,\"prev_h\":\"%s\"",
+             (long long)before->next_seq - 1, digits);
+    cr_assert(tick(audit, &news));
+    cr_expect(strstr(news.fault.what, "was changed") != NULL, "%s", news.fault.what);
+    cr_expect(news.seal[0] != '\0');
+    line = line_find(file, "\"result\":\"chain_broken\"");
+    cr_assert(line != NULL && strstr(line, more) != NULL, "%s", line);
+    /* From its line on, the chain is one. */
+    size_t len;
+    char *text = file_get(file, &len);
+    at = strstr(text, line);
+    /* What it follows is bytes that it gives up, or, of the last of them, accounts for. */
+    walk.at = strstr(line, "torn_bytes") == NULL ? (size_t)(at - text) : before->at;
+    walk_on(&walk, file);
+    cr_expect_eq(walk.seals, before->seals + 1);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    seal(audit);
+    walk_on(&walk, file);
+    cr_expect_eq(walk.seals, before->seals + 2);
+    free(text);
+    free(line);
+}
+
+TRAIL_TEST(finds_bytes_that_are_no_record)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    walk = walk_whole(file);
+    append_bytes("hello\n", 6);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    expect_broken(audit, &walk);
+    audit_close(audit);
+}
+
+TRAIL_TEST(finds_an_unfinished_line)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk = walk_whole(file);
+
+    append_bytes("{\"v\":1,\"seq\"", 12);
+    expect_broken(audit, &walk);
+    audit_close(audit);
+}
+
+TRAIL_TEST(finds_torn_bytes_that_are_not_those_accounted_for)
+{
+    static const char zeros[] = "0000000000000000000000000000000000000000000000000000000000000000";
+    struct audit *audit = trail_begin();
+    struct walk walk = walk_whole(file);
+    struct audit_format_event event = {.event = span_of("recovery"),
+                                       .result = span_of("torn"),
+                                       .torn_bytes = {true, 3},
+                                       .torn_sha256 = span_of(zeros)};
+    char line[AUDIT_RECORD_MAX + 1];
+    unsigned char raw[32];
+    char hex[65];
+    size_t len = audit_format_event(line, (uint64_t)walk.next_seq, walk.chain, "web1", &event);
+
+    hash_of(hex, walk.prev, line, len, raw);
+    len += (size_t)sprintf(line + len, ",\"h\":\"%s\"}\n", hex);
+    limit_set(file_size(file)); /* so that the next one knows of trouble, and adopts the line */
+    cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    limit_set(RLIM_INFINITY);
+    append_bytes("abc\n", 4);
+    append_bytes(line, len);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    expect_broken(audit, &walk);
+    audit_close(audit);
+}
+
+TRAIL_TEST(finds_a_file_that_was_cut)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct walk walk;
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_assert(!audit_tick(audit, &pace, now, &news)); /* by now it has seen it */
+    walk = walk_whole(file);
+    cr_assert(truncate(file, (off_t)file_size(file) - 100) == 0);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    expect_broken(audit, &walk);
+    audit_close(audit);
+}
+
+TRAIL_TEST(finds_a_head_that_was_changed)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk = walk_whole(file);
+    struct head_file shared = {.fd = open("audit.head", O_RDWR)};
+    struct head head;
+
+    /* As a worker could. */
+    shared.page = mmap(NULL, 512, PROT_READ | PROT_WRITE, MAP_SHARED, shared.fd, 0);
+    cr_assert(shared.page != MAP_FAILED);
+    head = head_get(&shared);
+    head.hash[0] ^= 1;
+    head_set(&shared, &head);
+    expect_broken(audit, &walk);
+    head = head_get(&shared);
+    head.next_seq += 1000;
+    head.epoch = 7;
+    head.dev = 1;
+    head_set(&shared, &head);
+    walk = (struct walk){.next_seq = 0};
+    cr_assert(munmap(shared.page, 512) == 0 && close(shared.fd) == 0);
+    struct audit_news news;
+    cr_assert(tick(audit, &news) && strstr(news.fault.what, "was changed") != NULL);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    seal(audit);
+    stop(audit);
+    expect_line(file, "\"event\":\"seal\"", "\"epoch\":4,"); /* and no other */
+}
+
+TRAIL_TEST(does_not_take_a_seal_from_a_worker)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk = walk_whole(file);
+    pid_t child = fork();
+    int status = 0;
+
+    if (child == 0) {
+        struct audit_news news;
+
+        /* It has no key, but all else; what it knows of the supervisor's memory is a copy. */
+        _exit(tick(audit, &news) && news.seal[0] != '\0' ? 0 : 1);
+    }
+    cr_assert(waitpid(child, &status, 0) == child);
+    cr_assert_eq(status, 0);
+    expect_broken(audit, &walk);
+    audit_close(audit);
+}
+
+/* ---- what is missing at the start */
+
+static void gap_accepted(const char *lost)
+{
+    const struct audit_options options = {
+        .file = file, .state_dir = ".", .mode = 0640, .node = "web1", .accept_gap = true};
+    struct audit *audit = trail_open_with(&options);
+
+    expect_line(file, "\"event\":\"recovery\"", "\"result\":\"records_missing\"");
+    expect_line(file, "\"event\":\"recovery\"", lost);
+    expect_line(file, "\"action\":\"start\"", "\"clean\":false");
+    stop(audit);
+    stop(trail_begin());
+}
+
+TRAIL_TEST(misses_records_that_the_head_knows)
+{
+    struct audit *audit = trail_begin();
+    char lost[120];
+    char digits[65];
+    struct walk walk;
+    size_t two;
+
+    two = file_size(file);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    walk = walk_whole(file);
+    audit_close(audit);
+    cr_assert(truncate(file, (off_t)two - 7) == 0); /* one and a torn one */
+    trail_refused(file, "ends with record 0, but record 2 was written: records are missing");
+    trail_refused(file, "--accept-audit-gap");
+    secret_hex(digits, walk.prev, 32);
+    snprintf(lost, sizeof(lost), "\"lost_from\":2,\"lost_h\":\"%s\"", digits);
+    gap_accepted(lost);
+    expect_line(file, "\"event\":\"recovery\"", "\"seq\":3,");
+    expect_line(file, "\"event\":\"recovery\"", "\"torn_bytes\":");
+}
+
+TRAIL_TEST(misses_records_that_were_sealed_even_when_the_head_is_lost)
+{
+    struct audit *audit = trail_begin();
+    size_t two = file_size(file);
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    audit_close(audit);
+    cr_assert(truncate(file, (off_t)two) == 0);
+    head_lose();
+    trail_refused(file, "ends with record 1, but record 3 was written: records are missing");
+    gap_accepted("\"lost_from\":3,\"lost_h\":\"");
+}
+
+TRAIL_TEST(misses_the_whole_file_when_the_head_is_lost_too)
+{
+    const struct audit_options options = {
+        .file = file, .state_dir = ".", .mode = 0640, .accept_gap = true};
+    struct audit *audit = trail_begin();
+
+    seal(audit);
+    audit_close(audit);
+    cr_assert(unlink(file) == 0);
+    head_lose();
+    trail_refused(file, "holds no record and audit.head is lost");
+    stop(trail_open_with(&options));
+    expect_line(file, "\"event\":\"segment.open\"", "\"prev_seq\":2,");
+}
+
+TRAIL_TEST(takes_the_end_of_the_file_after_the_host_lost_power)
+{
+    struct walk walk = {.next_seq = 0};
+    struct audit *audit = trail_begin();
+    size_t two = file_size(file);
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    audit_close(audit);
+    cr_assert(truncate(file, (off_t)two) == 0);
+    head_lose(); /* or a head of another start of the host: it is as good as none */
+    stop(trail_begin());
+    walk_on(&walk, file);
+    cr_expect_eq(walk.records, 5);
+}
+
+TRAIL_TEST(refuses_an_end_that_is_not_the_one_it_knows)
+{
+    struct audit *audit = trail_begin();
+    size_t len;
+    char *head;
+
+    audit_close(audit);
+    head = file_get("audit.head", &len);
+    audit_close(trail_begin());
+    audit_close(trail_begin());
+    file_put("audit.head", head, len);
+    free(head);
+    trail_refused(file, "does not end with the record that audit.head knows to be the last");
+}
+
+TRAIL_TEST(refuses_what_was_altered_since_the_last_seal)
+{
+    struct audit *audit = trail_begin();
+    size_t len;
+    char *text;
+
+    seal(audit);
+    for (unsigned i = 0; i < 3; i++) {
+        cr_assert_eq(append_sample(audit), REASON_OK);
+    }
+    audit_close(audit);
+    text = file_get(file, &len);
+    *strstr(strstr(text, "alice"), "alice") = 'A'; /* the first of three */
+    file_put(file, text, len);
+    free(text);
+    trail_refused(file, "what follows record 2 does not fit it");
+}
+
+/* ---- segments */
+
+TRAIL_TEST(goes_on_in_a_segment_when_the_file_was_renamed_meanwhile)
+{
+    struct walk walk = {.next_seq = 0};
+    char old[32];
+
+    for (unsigned i = 0; i < 6; i++) {
+        struct audit *audit = trail_begin();
+
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        if (i % 3 == 1) {
+            seal(audit);
+        }
+        if (i % 3 == 2) {
+            stop(audit);
+        } else {
+            audit_close(audit);
+        }
+        snprintf(old, sizeof(old), "audit.%u", i);
+        cr_assert(rename(file, old) == 0);
+        walk.at = 0;
+        walk_on(&walk, old);
+    }
+    stop(trail_begin());
+    expect_line(file, "\"event\":\"segment.open\"", ",\"epoch\":4,\"pk\":\"");
+    walk_next(&walk, file);
+}
+
+TRAIL_TEST(rotates_by_size)
+{
+    const struct audit_pace small = {.seal_ms = 60000, .rotate_bytes = 4000};
+    struct audit *audit = trail_begin();
+    struct walk walk = {.next_seq = 0};
+    struct audit_news news;
+    const char *next = file;
+    char name[64];
+    unsigned segments = 0;
+
+    for (unsigned i = 0; i < 40; i++) {
+        const bool full = file_size(file) >= 4000;
+
+        (void)audit_tick(audit, &small, now, &news);
+        cr_assert_str_eq(news.fault.what, "");
+        cr_assert_eq(news.segment[0] != '\0', full);
+        segments += full;
+        cr_assert_eq(append_sample(audit), REASON_OK);
+    }
+    cr_assert_gt(segments, 2);
+    stop(audit);
+    for (json_int_t first = 0; next != NULL; first = walk.next_seq) {
+        snprintf(name, sizeof(name), "%s.%lld", file, (long long)first);
+        next = access(name, F_OK) == 0 ? name : NULL;
+        walk_next(&walk, next == NULL ? file : next);
+        cr_assert(next == NULL || strcmp(walk.event, "segment.close") == 0);
+    }
+    cr_expect_eq(walk.seals, segments + 1);
+}
+
+TRAIL_TEST(rotates_by_age_when_there_is_something_to)
+{
+    const struct audit_pace old = {.seal_ms = 1, .rotate_ms = 1000};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    sleep(2);
+    cr_assert(audit_tick(audit, &old, ++now, &news) && news.segment[0] != '\0');
+    cr_assert(access("audit.jsonl.0", F_OK) == 0);
+    (void)audit_tick(audit, &old, ++now, &news); /* seals the opening */
+    sleep(2);
+    cr_expect(!audit_tick(audit, &old, ++now, &news), "%s", news.segment);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_assert(audit_tick(audit, &old, ++now, &news) && news.segment[0] != '\0');
+    stop(audit);
+}
+
+TRAIL_TEST(does_not_rename_over_another_file)
+{
+    const struct audit_pace small = {.seal_ms = 60000, .rotate_bytes = 300};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct walk walk = {.next_seq = 0};
+
+    file_put("audit.jsonl.0", "mine", 4);
+    cr_assert(audit_tick(audit, &small, now, &news));
+    cr_expect(strstr(news.fault.what, "cannot be renamed to audit.jsonl.0: File exists") != NULL);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    /* It says so once, and tries again. */
+    cr_assert(!audit_tick(audit, &small, now + 5000, &news));
+    cr_assert(unlink("audit.jsonl.0") == 0);
+    cr_assert(audit_tick(audit, &small, now + 10000, &news) && news.segment[0] != '\0');
+    walk_on(&walk, "audit.jsonl.0");
+    walk_next(&walk, file);
+    audit_close(audit);
+}
+
+TRAIL_TEST(tries_again_to_open_a_file_that_it_could_not)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    cr_assert(rename(file, "audit.1") == 0 && mkdir(file, 0700) == 0);
+    trail_rotate_refused(audit, "stays in use");
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    (void)audit_tick(audit, &pace, now + 5000, &news);
+    cr_assert_str_eq(news.segment, "");
+    cr_assert(rmdir(file) == 0);
+    cr_assert(audit_tick(audit, &pace, now + 10000, &news) && news.segment[0] != '\0');
+    stop(audit);
+    cr_expect_eq(walk_whole("audit.1").records, 5);
+}
+
+TRAIL_TEST(does_not_go_on_in_a_segment_that_was_closed)
+{
+    struct audit *audit = trail_begin();
+
+    cr_assert(rename(file, "audit.1") == 0);
+    trail_rotate(audit);
+    audit_close(audit);
+    cr_assert(rename("audit.1", file) == 0);
+    trail_refused(file, "is a segment that was closed");
+}
