@@ -172,7 +172,7 @@ static void body_sign(const struct seal *seal, const struct head *after, struct 
     unsigned char signature[SECRET_SIGNATURE_BYTES];
     char *out = line->text + 1 + line->len;
 
-    static_assert(sizeof(sig_key) + 2 * SECRET_SIGNATURE_BYTES < FORMAT_BODY_MAX / 2,
+    static_assert(sizeof(sig_key) + 2UL * SECRET_SIGNATURE_BYTES < FORMAT_BODY_MAX / 2,
                   "a node of 256 bytes leaves more than half of a line");
     secret_sha256(digest, parts, 3);
     sealkey_sign(&seal->keys, signature, span_make(digest, sizeof(digest)));
