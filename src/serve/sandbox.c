@@ -218,6 +218,7 @@ static const int calls[] = {
     SYS_munmap,
     SYS_mremap,
     SYS_madvise,
+    SYS_munlock,
     /* threads and signals of our own */
     SYS_futex,
     SYS_set_robust_list,

@@ -253,6 +253,7 @@ static const int survived[] = {
     SYS_munmap,
     SYS_mremap,
     SYS_madvise,
+    SYS_munlock,
     SYS_futex,
     SYS_set_robust_list,
     SYS_rseq,
