@@ -198,7 +198,6 @@ static void give_way_any(struct pool *pool)
     }
     give_way(most);
     (void)pthread_mutex_unlock(&pool->lock);
-    (void)usleep(1000); /* the listener stays readable: not a busy loop */
 }
 
 static int accept_one(struct pool *pool, struct station *station, struct sockaddr_storage *peer)
@@ -208,8 +207,32 @@ static int accept_one(struct pool *pool, struct station *station, struct sockadd
         accept4(station->fd, (struct sockaddr *)peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
         give_way_any(pool);
+        (void)usleep(1000); /* the listener stays readable: not a busy loop */
+    }
+    if (fd >= pool->limits.descriptors) {
+        give_way_any(pool);
     }
     return fd;
+}
+
+/*
+ * Counts a connection before it is accepted. A thread may be held up right there, for as long as
+ * the machine is busy: a drain must wait for what it then gets, and nothing is accepted after that.
+ */
+static bool reserve(struct pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    const bool accepts = !pool->draining;
+    pool->open += accepts ? 1 : 0;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return accepts;
+}
+
+static void unreserve(struct pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    pool->open--;
+    (void)pthread_mutex_unlock(&pool->lock);
 }
 
 struct connection *pool_accept(struct pool *pool, struct station *station, uint64_t now_us,
@@ -217,8 +240,12 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
 {
     struct sockaddr_storage peer = {.ss_family = AF_UNIX};
     *cause = GUARD_NONE;
+    if (!reserve(pool)) {
+        return NULL;
+    }
     const int fd = accept_one(pool, station, &peer);
     if (fd < 0) {
+        unreserve(pool);
         return NULL;
     }
     const bool admitted = listener_admits(station->config, fd, &peer);
@@ -226,6 +253,7 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
     if (c == NULL) {
         *cause = admitted ? GUARD_MEMORY : GUARD_PEER;
         (void)close(fd);
+        unreserve(pool);
         return NULL;
     }
     c->source = SOURCE_CONNECTION;
@@ -235,7 +263,6 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
     c->rest.max = REST_MAX;
     guard_start(&c->guard, &station->rules);
     (void)pthread_mutex_lock(&pool->lock);
-    pool->open++;
     station->open++;
     if (station->open - station->ready.left > pool->limits.connections) {
         give_way(station);

@@ -74,6 +74,7 @@ void station_tell(struct station *station, enum guard_cause cause, const char *c
 struct pool_limits {
     size_t connections; /* besides those whose requests are lined up */
     size_t ready;       /* complete requests that wait for a thread */
+    int descriptors; /* of the process: a connection with a higher number makes another give way */
     uint64_t deadline_us;
 };
 
@@ -144,7 +145,8 @@ void pool_drop(struct pool *pool, struct connection *c);
 /* Shuts down what waited past its deadline; while draining it ends idle kept connections, too. */
 void pool_sweep(struct pool *pool, uint64_t now_us);
 
-/* From now on idle connections are ended, after what is on its way on them was answered. */
+/* From now on none is accepted, and idle ones are ended after what is on its way on them was
+ * answered. */
 void pool_drain(struct pool *pool);
 
 /*
@@ -163,7 +165,7 @@ bool connection_has_room(const struct connection *c);
 /* Whether somebody waits to be accepted. */
 bool pool_has_backlog(const struct pool *pool);
 
-/* How many connections are open, parked or being served. */
+/* How many connections are open: being accepted, parked or being served. */
 size_t pool_count(struct pool *pool);
 
 #endif

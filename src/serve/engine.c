@@ -332,9 +332,9 @@ static bool is_only_counted(const struct engine *engine, const struct exchange *
     const struct budget_limits limits = failure_limits(engine);
     const bool stranger = reason_info(x->reason)->outcome != OUTCOME_GRANTED &&
                           x->accepted.identity.principal[0] == '\0';
-    if (!stranger || (x->reason != REASON_NO_CREDENTIALS &&
-                      (x->request.crowded ||
-                       budget_take(parts->budget, &limits, x->request.mono_us)))) {
+    if (!stranger ||
+        (x->reason != REASON_NO_CREDENTIALS &&
+         (x->request.crowded || budget_take(parts->budget, &limits, x->request.mono_us)))) {
         return false;
     }
     budget_count(parts->budget, site_slot(engine, x), x->reason, x->request.time_us);

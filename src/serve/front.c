@@ -6,6 +6,7 @@
 #include "serve/feed.h"
 #include "serve/gate.h"
 #include "serve/guard.h"
+#include "serve/listener.h"
 #include "serve/refusal.h"
 #include "serve/request.h"
 
@@ -26,9 +27,11 @@ enum {
     READ_BYTES = 64 * 1024,
     SWEEP_MS = 250,
     CAP_MIN = 64,
-    INTAKE_SHARE = 24,   /* of the time that serving takes, so much goes to a crowd */
-    INTAKE_MAX_US = 200, /* saved up, and owed */
-    SLEEP_US = 20,       /* who waited for longer was idle */
+    INTAKE_SHARE = 24,      /* of the time that serving takes, so much goes to a crowd */
+    INTAKE_MAX_US = 200,    /* saved up, and owed */
+    SLEEP_US = 20,          /* who waited for longer was idle */
+    DESCRIPTORS_SPARE = 16, /* not for connections: a new file of the trail needs some */
+    SWEEP_TAKEN = 16,       /* connections taken at most, of each listener, in a sweep */
 };
 
 struct thread {
@@ -60,6 +63,7 @@ struct front {
     sem_t warmed;
     struct fault warm_fault;
     atomic_int warm_failures;
+    atomic_bool begun;
     atomic_bool stopping;
     struct thread *threads;
     size_t thread_count;
@@ -286,13 +290,32 @@ static bool accept_connection(struct thread *t, struct station *station)
     return c != NULL;
 }
 
-static void sweep(struct front *front)
+/*
+ * The kernel wakes one worker for a connection, and no other one if that worker dies, hangs or is
+ * told to drain before it accepts: somebody has to look after such connections.
+ */
+static void take_stranded(struct thread *t)
 {
+    struct front *front = t->front;
+    for (size_t i = 0; i < front->station_count; i++) {
+        struct station *station = &front->stations[i];
+        for (int n = SWEEP_TAKEN; n > 0 && listener_waits(station->fd); n--) {
+            accept_connection(t, station);
+        }
+    }
+}
+
+static void sweep(struct thread *t)
+{
+    struct front *front = t->front;
     uint64_t expirations = 0;
     /* Whoever reads first sweeps. */
     if (read(front->timer, &expirations, sizeof expirations) == (ssize_t)sizeof expirations) {
         metrics_pulse(front->parts.metrics);
         pool_sweep(&front->pool, clock_us(CLOCK_MONOTONIC));
+        if (atomic_load(&front->begun) && !atomic_load(&front->pool.draining)) {
+            take_stranded(t);
+        }
     }
 }
 
@@ -343,7 +366,7 @@ static bool take_in(struct thread *t, bool wait)
         read_connection(t, event.data.ptr);
         break;
     case SOURCE_TIMER:
-        sweep(front);
+        sweep(t);
         break;
     case SOURCE_STOP:
         break;
@@ -508,6 +531,7 @@ int front_open(const struct front_parts *parts, struct front **out, struct fault
     const struct pool_limits limits = {
         .connections = worker_part(parts, parts->config->limits.connections),
         .ready = worker_part(parts, parts->config->limits.waiting),
+        .descriptors = parts->descriptors - DESCRIPTORS_SPARE,
         .deadline_us = (uint64_t)parts->config->limits.deadline_ms * 1000};
     if (open_stations(front) != 0 || refusal_open(&front->refusal, REASON_OVERLOAD) != 0 ||
         pool_open(&front->pool, front->stations, front->station_count, &limits) != 0) {
@@ -547,6 +571,7 @@ int front_begin(struct front *front, struct fault *fault)
                              strerror(errno));
         }
     }
+    atomic_store(&front->begun, true);
     return 0;
 }
 

@@ -34,7 +34,7 @@ static void open_pool(void)
     cr_assert_eq(getsockname(station->fd, (struct sockaddr *)&address, &address_len), 0);
     cr_assert_eq(listen(station->fd, PEERS_MAX), 0);
     static const struct pool_limits limits = {
-        .connections = CAP, .ready = READY_MAX, .deadline_us = DEADLINE_US};
+        .connections = CAP, .ready = READY_MAX, .descriptors = 1000, .deadline_us = DEADLINE_US};
     cr_assert_eq(pool_open(&pool, stations, 1, &limits), 0);
     count = 0;
 }
@@ -105,6 +105,17 @@ Test(cap, the_longest_silent_one_gives_way_to_the_next, .init = open_pool, .fini
     cr_assert_eq(recv(peers[1], &byte, 1, MSG_DONTWAIT), -1, "the next one's does not");
     (void)connect_silent(5);
     cr_assert_str_eq(ended(), "yynnnn", "one for each that is too many");
+}
+
+Test(cap, out_of_descriptors_one_gives_way_before_the_cap, .init = open_pool, .fini = close_pool)
+{
+    (void)connect_silent(0);
+    (void)connect_silent(1);
+    pool.limits.descriptors = peers[0]; /* which is below whatever is opened next */
+    (void)connect_silent(2);
+    cr_assert_str_eq(ended(), "ynn");
+    (void)connect_silent(3);
+    cr_assert_str_eq(ended(), "yynn");
 }
 
 Test(cap, idle_ones_outlive_as_many_that_are_silent, .init = open_pool, .fini = close_pool)
@@ -411,4 +422,22 @@ Test(ready, what_is_lined_up_is_ended_by_nobody, .init = open_pool, .fini = clos
     pool_drain(&pool);
     cr_assert_eq(ready->ended, GUARD_NONE);
     cr_assert_eq(pool_next(&pool), ready);
+}
+
+Test(drain, leaves_to_others_what_was_not_accepted_before, .init = open_pool, .fini = close_pool)
+{
+    enum guard_cause cause = GUARD_MEMORY;
+    (void)connect_one(0);
+    cr_assert_null(pool_accept(&pool, station, 1, &cause), "nobody waits");
+    cr_assert_eq(pool_count(&pool), 1);
+    const int late = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(connect(late, (struct sockaddr *)&address, address_len), 0);
+    pool_drain(&pool);
+    cr_assert_null(pool_accept(&pool, station, 2, &cause));
+    cr_assert_eq(cause, GUARD_NONE);
+    cr_assert_eq(pool_count(&pool), 1);
+    const int taken = accept(station->fd, NULL, NULL);
+    cr_assert_geq(taken, 0, "it waits for another one");
+    (void)close(taken);
+    (void)close(late);
 }
