@@ -42,4 +42,13 @@ void engine_close(struct engine *engine);
 void engine_serve(const struct engine *engine, struct exchange *exchange,
                   void (*before_blocking)(void *arg), void *arg);
 
+/*
+ * Whether there is budget for the record of one more request of a crowd, which engine_serve refuses
+ * then; takes it from the budget. If not, the request is to be refused with engine_suppress.
+ */
+bool engine_may_record(const struct engine *engine, uint64_t mono_us);
+
+/* Counts a refusal that has no record of its own; never waits for the disk. */
+void engine_suppress(const struct engine *engine, enum reason reason, uint64_t mono_us);
+
 #endif

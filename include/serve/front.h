@@ -31,6 +31,7 @@ struct front_parts {
     size_t listener_count;
     unsigned workers; /* how many of us share the machine */
     unsigned seat;    /* ours, for metrics */
+    int descriptors;  /* how many a process of us may have */
 };
 
 /* Starts the request threads and waits until each has warmed up; nothing is accepted yet. */

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -17,6 +18,27 @@ enum {
     REST_MAX = 64 * 1024,       /* as much as is read at once */
     IDLE_BYTES_MAX = 16 * 1024, /* of memory that an idle connection keeps for its next request */
 };
+
+/*
+ * What the connections of a listening socket inherit. The kernel would let the answers that a peer
+ * does not read grow to megabytes; a kept connection whose host went away without a word ends some
+ * day.
+ */
+static void set_tcp_options(int fd)
+{
+    const int on = 1;
+    const int room = SEND_BYTES;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* only a delay if not */
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
+static bool is_tcp(int fd)
+{
+    int domain = AF_UNIX;
+    socklen_t len = sizeof domain;
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain != AF_UNIX;
+}
 
 int pool_open(struct pool *pool, struct station *stations, size_t station_count,
               const struct pool_limits *limits)
@@ -30,7 +52,46 @@ int pool_open(struct pool *pool, struct station *stations, size_t station_count,
         (void)close(pool->epoll);
         return -1;
     }
+    for (size_t i = 0; i < station_count; i++) {
+        if (is_tcp(stations[i].fd)) {
+            set_tcp_options(stations[i].fd);
+        }
+    }
     return 0;
+}
+
+void station_open(struct station *station, int fd, const struct config_listener *listener,
+                  size_t params_max)
+{
+    *station = (struct station){
+        .source = SOURCE_LISTENER,
+        .fd = fd,
+        .config = listener,
+        .rules = {.params_max = params_max,
+                  .also = {span_of(listener->forwarded.method), span_of(listener->forwarded.uri),
+                           span_of(listener->forwarded.peer), span_of(listener->repeat_id)}}};
+    for (size_t cause = 0; cause < GUARD_COUNT; cause++) {
+        station->refusals[cause].per_s = 1;
+        station->refusals[cause].burst = 5;
+    }
+}
+
+void station_tell(struct station *station, enum guard_cause cause, const char *culprit,
+                  uint64_t now_us)
+{
+    char quoted[128];
+    char more[48] = "";
+    uint32_t skipped = 0;
+    if (!log_rate_allow(&station->refusals[cause], now_us / 1000, &skipped)) {
+        return;
+    }
+    if (skipped > 0) {
+        (void)snprintf(more, sizeof more, " (and %u more before it)", (unsigned)skipped);
+    }
+    log_line(LOG_LEVEL_WARNING, "%s: a connection was closed unanswered: %s (%s)%s%s%s",
+             station->config->address, guard_text(cause), guard_code(cause),
+             culprit[0] != '\0' ? ": parameter " : "",
+             culprit[0] != '\0' ? log_quote(span_of(culprit), quoted, sizeof quoted) : "", more);
 }
 
 static void enqueue(struct queue *queue, struct connection *c)
@@ -92,8 +153,8 @@ void pool_close(struct pool *pool)
     for (size_t i = 0; i < pool->station_count; i++) {
         free_queue(&pool->stations[i].waiting);
         free_queue(&pool->stations[i].idle);
+        free_queue(&pool->stations[i].ready);
     }
-    free_queue(&pool->ready);
     (void)pthread_mutex_destroy(&pool->lock);
     (void)close(pool->epoll);
 }
@@ -122,7 +183,8 @@ static void give_way(const struct station *station)
     const struct queue *idle = &station->idle;
     struct connection *c = longest(waiting->left >= idle->left ? waiting : idle);
     if (c != NULL) {
-        end(c, GUARD_CROWDED, SHUT_RDWR);
+        c->gave_way = c->queue == idle;
+        end(c, GUARD_CROWDED, c->gave_way ? SHUT_RD : SHUT_RDWR);
     }
 }
 
@@ -136,18 +198,6 @@ static void give_way_any(struct pool *pool)
     }
     give_way(most);
     (void)pthread_mutex_unlock(&pool->lock);
-    (void)usleep(1000); /* the listener stays readable: not a busy loop */
-}
-
-static void set_tcp_options(int fd)
-{
-    const int on = 1;
-    const int room = SEND_BYTES;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* only a delay if not */
-    /* Else the kernel lets the answers that a peer does not read grow to megabytes. */
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-    /* A kept connection whose host went away without a word ends some day. */
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 }
 
 static int accept_one(struct pool *pool, struct station *station, struct sockaddr_storage *peer)
@@ -157,11 +207,32 @@ static int accept_one(struct pool *pool, struct station *station, struct sockadd
         accept4(station->fd, (struct sockaddr *)peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
         give_way_any(pool);
+        (void)usleep(1000); /* the listener stays readable: not a busy loop */
     }
-    if (fd >= 0 && peer->ss_family != AF_UNIX) {
-        set_tcp_options(fd);
+    if (fd >= pool->limits.descriptors) {
+        give_way_any(pool);
     }
     return fd;
+}
+
+/*
+ * Counts a connection before it is accepted. A thread may be held up right there, for as long as
+ * the machine is busy: a drain must wait for what it then gets, and nothing is accepted after that.
+ */
+static bool reserve(struct pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    const bool accepts = !pool->draining;
+    pool->open += accepts ? 1 : 0;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return accepts;
+}
+
+static void unreserve(struct pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    pool->open--;
+    (void)pthread_mutex_unlock(&pool->lock);
 }
 
 struct connection *pool_accept(struct pool *pool, struct station *station, uint64_t now_us,
@@ -169,8 +240,12 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
 {
     struct sockaddr_storage peer = {.ss_family = AF_UNIX};
     *cause = GUARD_NONE;
+    if (!reserve(pool)) {
+        return NULL;
+    }
     const int fd = accept_one(pool, station, &peer);
     if (fd < 0) {
+        unreserve(pool);
         return NULL;
     }
     const bool admitted = listener_admits(station->config, fd, &peer);
@@ -178,6 +253,7 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
     if (c == NULL) {
         *cause = admitted ? GUARD_MEMORY : GUARD_PEER;
         (void)close(fd);
+        unreserve(pool);
         return NULL;
     }
     c->source = SOURCE_CONNECTION;
@@ -187,9 +263,8 @@ struct connection *pool_accept(struct pool *pool, struct station *station, uint6
     c->rest.max = REST_MAX;
     guard_start(&c->guard, &station->rules);
     (void)pthread_mutex_lock(&pool->lock);
-    pool->open++;
     station->open++;
-    if (station->open > pool->limits.connections) {
+    if (station->open - station->ready.left > pool->limits.connections) {
         give_way(station);
     }
     (void)pthread_mutex_unlock(&pool->lock);
@@ -250,10 +325,10 @@ int pool_park(struct pool *pool, struct connection *c)
     return r;
 }
 
-/* In a drain a request that was on its way is still answered; from then on it is like any other. */
-static void forgive_drain(struct connection *c)
+/* An idle one's input was ended: what was on its way is still answered, and like any other. */
+static void forgive(struct connection *c)
 {
-    c->ended = c->ended == GUARD_EMPTY ? GUARD_NONE : c->ended;
+    c->ended = c->ended == GUARD_EMPTY || c->gave_way ? GUARD_NONE : c->ended;
 }
 
 void pool_take(struct pool *pool, struct connection *c, uint64_t now_us)
@@ -261,7 +336,7 @@ void pool_take(struct pool *pool, struct connection *c, uint64_t now_us)
     (void)pthread_mutex_lock(&pool->lock);
     if (c->queue == &c->station->idle) {
         dequeue(c);
-        forgive_drain(c);
+        forgive(c);
         c->since_us = now_us; /* its next request begins now */
     }
     (void)pthread_mutex_unlock(&pool->lock);
@@ -274,7 +349,7 @@ enum guard_cause pool_leave(struct pool *pool, struct connection *c)
         dequeue(c);
         (void)pthread_mutex_unlock(&pool->lock);
     }
-    forgive_drain(c); /* only queued ones are ended */
+    forgive(c); /* only queued ones are ended */
     return c->ended;
 }
 
@@ -283,23 +358,52 @@ int pool_line_up(struct pool *pool, struct connection *c)
     struct station *station = c->station;
     int r = -1;
     (void)pthread_mutex_lock(&pool->lock);
-    if (station->ready < pool->limits.ready) {
-        station->ready++;
-        enqueue(&pool->ready, c);
+    if (station->ready.left < pool->limits.ready) {
+        enqueue(&station->ready, c);
+        (void)atomic_fetch_add(&pool->ready, 1);
         r = 0;
     }
     (void)pthread_mutex_unlock(&pool->lock);
     return r;
 }
 
-struct connection *pool_next(struct pool *pool)
+bool pool_has_ready(const struct pool *pool)
 {
-    (void)pthread_mutex_lock(&pool->lock);
-    struct connection *c = pool->ready.first;
+    return atomic_load(&pool->ready) > 0;
+}
+
+/* Under the lock: the first of a line is the caller's now. */
+static struct connection *leave_line(struct pool *pool, struct connection *c)
+{
     if (c != NULL) {
         dequeue(c);
-        c->station->ready--;
+        (void)atomic_fetch_sub(&pool->ready, 1);
     }
+    return c;
+}
+
+struct connection *pool_next(struct pool *pool)
+{
+    struct connection *c = NULL;
+    (void)pthread_mutex_lock(&pool->lock);
+    while (c == NULL && pool_has_ready(pool)) {
+        c = pool->stations[pool->turn].ready.first;
+        pool->turn = (pool->turn + 1) % pool->station_count;
+    }
+    c = leave_line(pool, c);
+    (void)pthread_mutex_unlock(&pool->lock);
+    return c;
+}
+
+struct connection *pool_next_late(struct pool *pool, uint64_t now_us)
+{
+    struct connection *c = NULL;
+    (void)pthread_mutex_lock(&pool->lock);
+    for (size_t i = 0; c == NULL && i < pool->station_count; i++) {
+        c = pool->stations[i].ready.first;
+        c = c != NULL && now_us > c->since_us + pool->limits.deadline_us ? c : NULL;
+    }
+    c = leave_line(pool, c);
     (void)pthread_mutex_unlock(&pool->lock);
     return c;
 }
@@ -352,6 +456,16 @@ void pool_drain(struct pool *pool)
     pool->draining = true;
     (void)pthread_mutex_unlock(&pool->lock);
     pool_sweep(pool, 0);
+}
+
+bool pool_has_backlog(const struct pool *pool)
+{
+    bool waits = false;
+    for (size_t i = 0; i < pool->station_count; i++) {
+        const struct station *station = &pool->stations[i];
+        waits = waits || (station->config->kind != CONFIG_LISTEN_FD && listener_waits(station->fd));
+    }
+    return waits;
 }
 
 size_t pool_count(struct pool *pool)
@@ -408,7 +522,7 @@ enum guard_state connection_read(struct connection *c, unsigned char *buffer, si
         case INPUT_NONE:
             return GUARD_MORE;
         case INPUT_END:
-            *cause = guard_end(&c->guard);
+            *cause = c->gave_way ? GUARD_CROWDED : guard_end(&c->guard);
             return GUARD_BAD;
         case INPUT_SOME:
             break;

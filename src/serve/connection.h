@@ -37,7 +37,7 @@ struct station {
     size_t open;
     struct queue waiting; /* requests that are not complete, also while a thread reads on */
     struct queue idle;    /* kept connections between two requests */
-    size_t ready;         /* how many complete requests are lined up */
+    struct queue ready;   /* complete requests, in the order they came */
 };
 
 struct connection {
@@ -51,6 +51,7 @@ struct connection {
     bool kept;         /* has been answered before: may be idle for as long as there is room */
     bool complete;     /* a request is there; it waits for room for its answer */
     bool registered;   /* known to epoll */
+    bool gave_way;     /* was idle when a newer one needed its room; its input is over */
     /* Under the pool's lock: */
     struct queue *queue;    /* where it waits, or NULL */
     enum guard_cause ended; /* why somebody shut it down, or GUARD_NONE */
@@ -58,10 +59,22 @@ struct connection {
     struct connection *after;
 };
 
+/* Makes a station of a listening socket; `listener` must outlive it. */
+void station_open(struct station *station, int fd, const struct config_listener *listener,
+                  size_t params_max);
+
+/*
+ * Tells of a connection that is closed unanswered, at a bounded rate for each listener and cause: a
+ * flood of one kind hides no other.
+ */
+void station_tell(struct station *station, enum guard_cause cause, const char *culprit,
+                  uint64_t now_us);
+
 /* What a pool may hold; each for one listener. */
 struct pool_limits {
-    size_t connections;
-    size_t ready; /* complete requests that wait for a thread */
+    size_t connections; /* besides those whose requests are lined up */
+    size_t ready;       /* complete requests that wait for a thread */
+    int descriptors; /* of the process: a connection with a higher number makes another give way */
     uint64_t deadline_us;
 };
 
@@ -71,7 +84,8 @@ struct pool {
     struct station *stations; /* borrowed */
     size_t station_count;
     size_t open;
-    struct queue ready; /* complete requests of all listeners, in the order they came */
+    atomic_size_t ready; /* complete requests that are lined up; changed under the lock */
+    size_t turn;         /* the station whose line is served next */
     struct pool_limits limits;
     atomic_bool draining;
 };
@@ -83,10 +97,10 @@ void pool_close(struct pool *pool);
 
 /*
  * Accepts one connection; NULL when there is none, or it may not connect, or there is no room for
- * it
- * (`*cause` says which of the two, else NONE). Over the cap another one gives way: of those whose
- * request is incomplete and of those that are idle the longest-waiting one of whichever are more.
- * So neither silence nor idleness takes more than half of the room from those that speak.
+ * it (`*cause` says which of the two, else NONE). Over the cap another one gives way: of those
+ * whose request is incomplete and of those that are idle the longest-waiting one of whichever are
+ * more. So neither silence nor idleness takes more than half of the room from those that speak. A
+ * request that is on its way on an idle one is still answered.
  */
 struct connection *pool_accept(struct pool *pool, struct station *station, uint64_t now_us,
                                enum guard_cause *cause);
@@ -113,8 +127,17 @@ enum guard_cause pool_leave(struct pool *pool, struct connection *c);
  */
 int pool_line_up(struct pool *pool, struct connection *c);
 
-/* The request that has been lined up for longest, which is the caller's now; NULL: none. */
+/*
+ * The next request, which is the caller's now; NULL: none. The listeners take turns, each with the
+ * one that has been lined up for longest, so that a crowd at one keeps nobody else waiting.
+ */
 struct connection *pool_next(struct pool *pool);
+
+/* Whether a request is lined up; another thread may have it a moment later. */
+bool pool_has_ready(const struct pool *pool);
+
+/* One that is lined up and has waited past its deadline; NULL: none. */
+struct connection *pool_next_late(struct pool *pool, uint64_t now_us);
 
 /* Closes the socket and frees; the caller must own it. */
 void pool_drop(struct pool *pool, struct connection *c);
@@ -122,7 +145,8 @@ void pool_drop(struct pool *pool, struct connection *c);
 /* Shuts down what waited past its deadline; while draining it ends idle kept connections, too. */
 void pool_sweep(struct pool *pool, uint64_t now_us);
 
-/* From now on idle connections are ended, after what is on its way on them was answered. */
+/* From now on none is accepted, and idle ones are ended after what is on its way on them was
+ * answered. */
 void pool_drain(struct pool *pool);
 
 /*
@@ -138,7 +162,10 @@ enum guard_state connection_read(struct connection *c, unsigned char *buffer, si
  */
 bool connection_has_room(const struct connection *c);
 
-/* How many connections are open, parked or being served. */
+/* Whether somebody waits to be accepted. */
+bool pool_has_backlog(const struct pool *pool);
+
+/* How many connections are open: being accepted, parked or being served. */
 size_t pool_count(struct pool *pool);
 
 #endif

@@ -9,13 +9,14 @@
 #include <string.h>
 #include <time.h>
 
-enum complaint { COMPLAINT_AUDIT, COMPLAINT_REPLAY, COMPLAINTS };
+enum complaint { COMPLAINT_AUDIT, COMPLAINT_REPLAY, COMPLAINT_OVERLOAD, COMPLAINTS };
 
+/* So many requests refused for overload have records of their own. */
 struct engine {
     struct engine_parts parts;
     struct acceptor **acceptors; /* one a site; NULL: keytab_unavailable */
     uint32_t keep_s;
-    struct log_rate *complaints; /* in the daemon's log: about the audit trail, the replay table */
+    struct log_rate *complaints; /* in the daemon's log */
 };
 
 int engine_open(const struct engine_parts *parts, struct engine **out, struct fault *fault)
@@ -33,7 +34,9 @@ int engine_open(const struct engine_parts *parts, struct engine **out, struct fa
     engine->parts = *parts;
     engine->acceptors = acceptors;
     engine->complaints = complaints;
-    complaints[COMPLAINT_AUDIT].per_s = complaints[COMPLAINT_REPLAY].per_s = 1;
+    for (size_t i = 0; i < COMPLAINTS; i++) {
+        complaints[i].per_s = 1;
+    }
     for (size_t i = 0; i < count; i++) {
         const struct config_site *site = &parts->config->sites.items[i];
         const struct acceptor_options options = {
@@ -312,19 +315,26 @@ static unsigned site_slot(const struct engine *engine, const struct exchange *x)
                            : METRICS_SITE_NONE;
 }
 
+static struct budget_limits failure_limits(const struct engine *engine)
+{
+    const struct config *config = engine->parts.config;
+    return (struct budget_limits){config->audit.failures.rate, config->audit.failures.burst};
+}
+
 /*
  * Whether this one has no record of its own: a bare challenge, and a stranger's failure beyond the
- * budget. It is counted instead. Who has proven a principal is recorded always.
+ * budget (which a crowded request was let through by). It is counted instead. Who has proven a
+ * principal is recorded always.
  */
 static bool is_only_counted(const struct engine *engine, const struct exchange *x)
 {
     const struct engine_parts *parts = &engine->parts;
-    const struct budget_limits limits = {parts->config->audit.failures.rate,
-                                         parts->config->audit.failures.burst};
+    const struct budget_limits limits = failure_limits(engine);
     const bool stranger = reason_info(x->reason)->outcome != OUTCOME_GRANTED &&
                           x->accepted.identity.principal[0] == '\0';
-    if (!stranger || (x->reason != REASON_NO_CREDENTIALS &&
-                      budget_take(parts->budget, &limits, x->request.mono_us))) {
+    if (!stranger ||
+        (x->reason != REASON_NO_CREDENTIALS &&
+         (x->request.crowded || budget_take(parts->budget, &limits, x->request.mono_us)))) {
         return false;
     }
     budget_count(parts->budget, site_slot(engine, x), x->reason, x->request.time_us);
@@ -379,4 +389,23 @@ void engine_serve(const struct engine *engine, struct exchange *x,
     record(engine, x);
     exchange_format_answer(x);
     metrics_count_decision(engine->parts.metrics, site_slot(engine, x), x->reason, elapsed_us(x));
+}
+
+bool engine_may_record(const struct engine *engine, uint64_t mono_us)
+{
+    const struct budget_limits limits = failure_limits(engine);
+    return budget_take(engine->parts.budget, &limits, mono_us);
+}
+
+void engine_suppress(const struct engine *engine, enum reason reason, uint64_t mono_us)
+{
+    const struct engine_parts *parts = &engine->parts;
+    uint32_t before = 0;
+    metrics_count_decision(parts->metrics, METRICS_SITE_NONE, reason, 0);
+    budget_count(parts->budget, METRICS_SITE_NONE, reason, wall_clock_s() * 1000000);
+    if (log_rate_allow(&engine->complaints[COMPLAINT_OVERLOAD], mono_us / 1000, &before)) {
+        log_line(LOG_LEVEL_WARNING,
+                 "more requests than can be served: %llu were answered 503 without a record each",
+                 (unsigned long long)before + 1);
+    }
 }

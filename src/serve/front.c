@@ -3,33 +3,35 @@
 #include "base/log.h"
 #include "serve/connection.h"
 #include "serve/exchange.h"
+#include "serve/feed.h"
+#include "serve/gate.h"
 #include "serve/guard.h"
 #include "serve/listener.h"
+#include "serve/refusal.h"
 #include "serve/request.h"
 
 #include <errno.h>
 #include <fcgiapp.h>
-#include <fcntl.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
     READ_BYTES = 64 * 1024,
-    PIPE_BYTES = 256 * 1024,
     SWEEP_MS = 250,
     CAP_MIN = 64,
-    TAKEN_IN = 2, /* connections looked at after each request */
+    INTAKE_SHARE = 24,      /* of the time that serving takes, so much goes to a crowd */
+    INTAKE_MAX_US = 200,    /* saved up, and owed */
+    SLEEP_US = 20,          /* who waited for longer was idle */
+    DESCRIPTORS_SPARE = 16, /* not for connections: a new file of the trail needs some */
+    SWEEP_TAKEN = 16,       /* connections taken at most, of each listener, in a sweep */
 };
 
 struct thread {
@@ -37,8 +39,10 @@ struct thread {
     pthread_t id;
     bool started;
     bool permit;
-    bool blocked;
-    int pipe[2]; /* what passed the guard; libfcgi reads [0] */
+    bool at_doors;     /* looked at the listeners last */
+    uint64_t now_us;   /* monotonic; when it last looked */
+    int64_t intake_us; /* how long it may look at what comes before it serves on */
+    struct feed feed;  /* what passed the guard; libfcgi reads it */
     FCGX_Request fcgx;
     struct exchange exchange;
     unsigned char *bytes; /* READ_BYTES, what was read last */
@@ -49,8 +53,9 @@ struct front {
     struct pool pool;
     struct station *stations;
     size_t station_count;
-    sem_t gate;            /* one permit a CPU share */
-    atomic_size_t blocked; /* threads that wait for the disk */
+    struct refusal refusal; /* of a request in a crowd */
+    struct gate gate;
+    int doors; /* an epoll instance of the listeners alone, which nobody waits on */
     enum source timer_source;
     enum source stop_source;
     int timer;
@@ -58,6 +63,7 @@ struct front {
     sem_t warmed;
     struct fault warm_fault;
     atomic_int warm_failures;
+    atomic_bool begun;
     atomic_bool stopping;
     struct thread *threads;
     size_t thread_count;
@@ -70,68 +76,44 @@ static uint64_t clock_us(clockid_t clock)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+/* How long it is since the thread last looked at the clock. */
+static int64_t lap(struct thread *t)
+{
+    const uint64_t before_us = t->now_us;
+    t->now_us = clock_us(CLOCK_MONOTONIC);
+    return (int64_t)(t->now_us - before_us);
+}
+
 static void release_permit(struct thread *t)
 {
     if (t->permit) {
         t->permit = false;
-        (void)sem_post(&t->front->gate);
+        gate_give(&t->front->gate);
     }
 }
 
 /* The disk is waited for: somebody else may go on meanwhile. */
 static void before_blocking(void *arg)
 {
-    struct thread *t = arg;
-    if (!t->blocked) {
-        t->blocked = true;
-        (void)atomic_fetch_add(&t->front->blocked, 1);
-    }
-    release_permit(t);
-}
-
-static void after_blocking(struct thread *t)
-{
-    if (t->blocked) {
-        t->blocked = false;
-        (void)atomic_fetch_sub(&t->front->blocked, 1);
-    }
-}
-
-/* Whether all the others wait for the disk: the last one only refuses, so that somebody does. */
-static bool is_last(const struct front *front)
-{
-    return front->thread_count > 1 && atomic_load(&front->blocked) + 1 >= front->thread_count;
+    release_permit(arg);
 }
 
 static void take_permit(struct thread *t)
 {
-    while (!t->permit && (sem_wait(&t->front->gate) == 0 || errno != EINTR)) {
+    if (!t->permit) {
+        gate_take(&t->front->gate);
         t->permit = true;
     }
 }
 
-/*
- * Counts a connection that is closed without an answer, and tells of it at a bounded rate, for each
- * listener and cause: a flood of one kind hides no other.
- */
+/* Counts a connection that is closed without an answer, and tells of it. */
 static void tell_refusal(struct front *front, struct station *station, enum guard_cause cause,
                          const char *culprit)
 {
-    char quoted[128];
-    char more[48] = "";
-    uint32_t skipped = 0;
     metrics_count_refusal(front->parts.metrics, station->slot, cause);
-    if (cause == GUARD_EMPTY ||
-        !log_rate_allow(&station->refusals[cause], clock_us(CLOCK_MONOTONIC) / 1000, &skipped)) {
-        return;
+    if (cause != GUARD_EMPTY) {
+        station_tell(station, cause, culprit, clock_us(CLOCK_MONOTONIC));
     }
-    if (skipped > 0) {
-        (void)snprintf(more, sizeof more, " (and %u more before it)", (unsigned)skipped);
-    }
-    log_line(LOG_LEVEL_WARNING, "%s: a connection was closed unanswered: %s (%s)%s%s%s",
-             station->config->address, guard_text(cause), guard_code(cause),
-             culprit[0] != '\0' ? ": parameter " : "",
-             culprit[0] != '\0' ? log_quote(span_of(culprit), quoted, sizeof quoted) : "", more);
 }
 
 static void drop(struct front *front, struct connection *c)
@@ -147,53 +129,6 @@ static void refuse(struct front *front, struct connection *c, enum guard_cause c
     tell_refusal(front, c->station, effect && ended != GUARD_NONE ? ended : cause,
                  c->guard.culprit);
     drop(front, c);
-}
-
-static int open_pipe(struct thread *t)
-{
-    if (pipe2(t->pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
-        t->pipe[0] = t->pipe[1] = -1;
-        return -1;
-    }
-    /* Over the user's soft limit of pipe pages this fails; a request that does not fit is then
-     * refused. */
-    (void)fcntl(t->pipe[1], F_SETPIPE_SZ, PIPE_BYTES);
-    return 0;
-}
-
-static void close_pipe(struct thread *t)
-{
-    for (size_t i = 0; i < 2; i++) {
-        if (t->pipe[i] >= 0) {
-            (void)close(t->pipe[i]);
-            t->pipe[i] = -1;
-        }
-    }
-}
-
-/* Writes the request as libfcgi likes it best into the thread's pipe. */
-static int fill_pipe(struct thread *t, const struct guard *guard)
-{
-    struct guard_records records;
-    return guard_format(guard, &records) == 0 &&
-                   writev(t->pipe[1], records.parts, (int)records.count) == (ssize_t)records.len
-               ? 0
-               : -1;
-}
-
-/*
- * Once more with a pipe that may be a larger one: when many processes of the user had pipes, ours
- * was made small. What was written of the request is gone with the old one.
- */
-static int fill_new_pipe(struct thread *t, const struct guard *guard)
-{
-    close_pipe(t);
-    if (open_pipe(t) == 0 && fill_pipe(t, guard) == 0) {
-        return 0;
-    }
-    close_pipe(t);
-    (void)open_pipe(t); /* if not, the next request tries again */
-    return -1;
 }
 
 static void read_request(struct thread *t, const struct connection *c, bool crowded)
@@ -233,27 +168,23 @@ static int put_answer(struct thread *t, const struct connection *c)
 /* Decodes, decides, answers. Returns NONE, or why the connection must go. */
 static enum guard_cause serve_request(struct thread *t, struct connection *c, bool crowded)
 {
-    if (fill_pipe(t, &c->guard) != 0 && fill_new_pipe(t, &c->guard) != 0) {
+    if (feed_put(&t->feed, &c->guard) != 0) {
         return GUARD_MEMORY;
     }
-    t->fcgx.ipcFd = t->pipe[0];
+    t->fcgx.ipcFd = t->feed.out;
     t->fcgx.keepConnection = 1;
     t->fcgx.appStatus = 0;
     if (FCGX_Accept_r(&t->fcgx) != 0 || FCGX_GetError(t->fcgx.in) != 0) {
         /* After a failure libfcgi may have closed its end, and says so by ipcFd. */
-        if (t->fcgx.ipcFd < 0) {
-            t->pipe[0] = -1;
-        }
+        const bool out_closed = t->fcgx.ipcFd < 0;
         t->fcgx.ipcFd = -1;
         t->fcgx.keepConnection = 1;
         FCGX_Finish_r(&t->fcgx);
-        close_pipe(t);
-        (void)open_pipe(t); /* if not, the next fill_pipe fails and tries again */
+        feed_renew(&t->feed, out_closed);
         return GUARD_LIBRARY;
     }
     read_request(t, c, crowded);
     engine_serve(t->front->parts.engine, &t->exchange, before_blocking, t);
-    after_blocking(t);
     const int failed = put_answer(t, c);
     exchange_clear(&t->exchange);
     return failed != 0 ? GUARD_ANSWER : GUARD_NONE;
@@ -266,8 +197,34 @@ static void park(struct front *front, struct connection *c)
     }
 }
 
-/* Answers a complete request, `crowded` or not, and lets its connection go or wait for the next. */
-static void finish_request(struct thread *t, struct connection *c, bool crowded)
+/* Refuses at once, which is cheap and never waits for the disk. */
+static enum guard_cause suppress_request(struct thread *t, struct connection *c, enum reason reason)
+{
+    struct front *front = t->front;
+    engine_suppress(front->parts.engine, reason, clock_us(CLOCK_MONOTONIC));
+    return refusal_send(&front->refusal, c->station->config, &c->guard, c->fd) == 0 ? GUARD_NONE
+                                                                                    : GUARD_ANSWER;
+}
+
+/* Refuses one of a crowd, with a record of its own as long as there is budget for it. */
+static enum guard_cause refuse_request(struct thread *t, struct connection *c)
+{
+    struct front *front = t->front;
+    if (!gate_enter(&front->gate)) {
+        return suppress_request(t, c, REASON_OVERLOAD);
+    }
+    const enum guard_cause cause = engine_may_record(front->parts.engine, clock_us(CLOCK_MONOTONIC))
+                                       ? serve_request(t, c, true)
+                                       : suppress_request(t, c, REASON_OVERLOAD);
+    gate_leave(&front->gate);
+    return cause;
+}
+
+/*
+ * Answers a complete request as it is (OK), or refuses it (OVERLOAD, DEADLINE), and lets its
+ * connection go or wait for the next.
+ */
+static void finish_request(struct thread *t, struct connection *c, enum reason reason)
 {
     struct front *front = t->front;
     if (!connection_has_room(c)) {
@@ -277,7 +234,9 @@ static void finish_request(struct thread *t, struct connection *c, bool crowded)
         return;
     }
     metrics_begin(front->parts.metrics, front->parts.seat);
-    const enum guard_cause cause = serve_request(t, c, crowded);
+    const enum guard_cause cause = reason == REASON_OK         ? serve_request(t, c, false)
+                                   : reason == REASON_OVERLOAD ? refuse_request(t, c)
+                                                               : suppress_request(t, c, reason);
     metrics_end(front->parts.metrics, front->parts.seat);
     if (cause != GUARD_NONE) {
         refuse(front, c, cause);
@@ -294,8 +253,7 @@ static void finish_request(struct thread *t, struct connection *c, bool crowded)
     park(front, c);
 }
 
-/* Reads a connection until it waits for its peer, ends, or has a request, which is lined up. One
- * request at most: others come first then. */
+/* Reads a connection until it waits for its peer, ends, or has one request, which is lined up. */
 static void read_connection(struct thread *t, struct connection *c)
 {
     struct front *front = t->front;
@@ -312,15 +270,16 @@ static void read_connection(struct thread *t, struct connection *c)
     if (cause != GUARD_NONE) {
         refuse(front, c, cause);
     } else if (pool_line_up(&front->pool, c) != 0) {
-        finish_request(t, c, true);
+        finish_request(t, c, REASON_OVERLOAD);
     }
 }
 
-static void accept_connection(struct thread *t, struct station *station)
+/* Whether somebody was accepted. */
+static bool accept_connection(struct thread *t, struct station *station)
 {
     struct front *front = t->front;
     enum guard_cause cause = GUARD_NONE;
-    struct connection *c = pool_accept(&front->pool, station, clock_us(CLOCK_MONOTONIC), &cause);
+    struct connection *c = pool_accept(&front->pool, station, t->now_us, &cause);
     if (cause != GUARD_NONE) {
         tell_refusal(front, station, cause, "");
     }
@@ -328,15 +287,35 @@ static void accept_connection(struct thread *t, struct station *station)
         metrics_connect(front->parts.metrics, front->parts.seat, station->slot);
         read_connection(t, c);
     }
+    return c != NULL;
 }
 
-static void sweep(struct front *front)
+/*
+ * The kernel wakes one worker for a connection, and no other one if that worker dies, hangs or is
+ * told to drain before it accepts: somebody has to look after such connections.
+ */
+static void take_stranded(struct thread *t)
 {
+    struct front *front = t->front;
+    for (size_t i = 0; i < front->station_count; i++) {
+        struct station *station = &front->stations[i];
+        for (int n = SWEEP_TAKEN; n > 0 && listener_waits(station->fd); n--) {
+            accept_connection(t, station);
+        }
+    }
+}
+
+static void sweep(struct thread *t)
+{
+    struct front *front = t->front;
     uint64_t expirations = 0;
     /* Whoever reads first sweeps. */
     if (read(front->timer, &expirations, sizeof expirations) == (ssize_t)sizeof expirations) {
         metrics_pulse(front->parts.metrics);
         pool_sweep(&front->pool, clock_us(CLOCK_MONOTONIC));
+        if (atomic_load(&front->begun) && !atomic_load(&front->pool.draining)) {
+            take_stranded(t);
+        }
     }
 }
 
@@ -344,30 +323,50 @@ static int thread_warm(struct thread *t, struct fault *fault)
 {
     t->bytes = malloc(READ_BYTES);
     if (t->bytes == NULL || exchange_init(&t->exchange, t->front->parts.config) != 0 ||
-        open_pipe(t) != 0 || FCGX_InitRequest(&t->fcgx, -1, 0) != 0) {
+        feed_open(&t->feed) != 0 || FCGX_InitRequest(&t->fcgx, -1, 0) != 0) {
         return fault_set(fault, "", "no memory or descriptors for a request thread");
     }
     return acceptor_thread_open(&t->exchange.kerberos, fault);
 }
 
-/* Takes in what epoll tells of next; waits for it only if there is nothing else to do. */
+/*
+ * Whether somebody came in from the listener whose turn it is. Among a thousand ready connections,
+ * of which epoll tells one by one, its one event there would come too seldom.
+ */
+static bool take_in_new(struct thread *t)
+{
+    struct epoll_event event;
+    const bool waits = epoll_wait(t->front->doors, &event, 1, 0) == 1;
+    (void)lap(t);
+    return waits && accept_connection(t, event.data.ptr);
+}
+
+/* Takes in what comes next; waits for it only if there is nothing else to do. */
 static bool take_in(struct thread *t, bool wait)
 {
     struct front *front = t->front;
     struct epoll_event event;
-    if (epoll_wait(front->pool.epoll, &event, 1, wait ? -1 : 0) != 1) {
+    t->at_doors = !wait && !t->at_doors;
+    if (t->at_doors && take_in_new(t)) {
+        return true;
+    }
+    const int n = epoll_wait(front->pool.epoll, &event, 1, wait ? -1 : 0);
+    if (lap(t) > SLEEP_US && wait) {
+        t->intake_us = -INTAKE_MAX_US;
+    }
+    if (n != 1) {
         return false;
     }
     switch (*(enum source *)event.data.ptr) {
     case SOURCE_LISTENER:
-        accept_connection(t, event.data.ptr);
+        (void)accept_connection(t, event.data.ptr);
         break;
     case SOURCE_CONNECTION:
-        pool_take(&front->pool, event.data.ptr, clock_us(CLOCK_MONOTONIC));
+        pool_take(&front->pool, event.data.ptr, t->now_us);
         read_connection(t, event.data.ptr);
         break;
     case SOURCE_TIMER:
-        sweep(front);
+        sweep(t);
         break;
     case SOURCE_STOP:
         break;
@@ -375,25 +374,63 @@ static bool take_in(struct thread *t, bool wait)
     return true;
 }
 
+static void add_intake(struct thread *t, int64_t us)
+{
+    const int64_t sum = t->intake_us + us;
+    t->intake_us = sum > INTAKE_MAX_US    ? INTAKE_MAX_US
+                   : sum < -INTAKE_MAX_US ? -INTAKE_MAX_US
+                                          : sum;
+}
+
 /*
- * After each request that was decided, a few are taken in: so a crowd is seen and refused at once,
- * and refusing it takes but a small part of the time. What is not even taken in waits in the
- * listener's queue.
+ * Before each request that is decided one is taken in, and others for a small part of the time: so
+ * a crowd is seen, and refused, at little cost. The rest waits in the listener's queue. Who was
+ * idle takes in but one until it has been busy for a while: whoever else is idle has the next.
  */
+static void take_in_some(struct thread *t, bool wait)
+{
+    bool more = take_in(t, wait);
+    while (more && t->intake_us > 0) {
+        const uint64_t from_us = clock_us(CLOCK_MONOTONIC);
+        more = take_in(t, false);
+        (void)lap(t);
+        add_intake(t, -(int64_t)(t->now_us - from_us));
+    }
+}
+
+/* While all the others may wait for the disk: in time, whatever the disk does. */
+static void refuse_late(struct thread *t)
+{
+    struct front *front = t->front;
+    struct connection *c;
+    while ((c = pool_next_late(&front->pool, t->now_us)) != NULL) {
+        finish_request(t, c, REASON_DEADLINE);
+    }
+}
+
 static void serve(struct thread *t)
 {
     struct front *front = t->front;
-    bool idle = true;
+    bool holds = false; /* the line, for all the others may wait for the disk */
     while (!atomic_load(&front->stopping)) {
-        take_permit(t);
-        /* Out of idleness one alone: whoever else is idle takes the next. */
-        for (int i = idle ? 1 : TAKEN_IN; i > 0 && take_in(t, idle); i--) {
+        if (holds) {
+            release_permit(t); /* to whoever comes back */
+        } else {
+            take_permit(t);
+        }
+        take_in_some(t, holds || !pool_has_ready(&front->pool));
+        /* Without a permit still if it held the line: whoever has it may wait for what comes. */
+        holds = !gate_enter(&front->gate);
+        if (holds) {
+            refuse_late(t);
+            continue;
         }
         struct connection *c = pool_next(&front->pool);
-        idle = c == NULL;
         if (c != NULL) {
-            finish_request(t, c, is_last(front));
+            finish_request(t, c, REASON_OK);
+            add_intake(t, lap(t) / INTAKE_SHARE);
         }
+        gate_leave(&front->gate);
     }
 }
 
@@ -402,10 +439,8 @@ static void *thread_run(void *arg)
     struct thread *t = arg;
     struct front *front = t->front;
     struct fault fault;
-    if (thread_warm(t, &fault) != 0) {
-        if (atomic_fetch_add(&front->warm_failures, 1) == 0) {
-            front->warm_fault = fault;
-        }
+    if (thread_warm(t, &fault) != 0 && atomic_fetch_add(&front->warm_failures, 1) == 0) {
+        front->warm_fault = fault;
     }
     (void)sem_post(&front->warmed);
     serve(t);
@@ -421,9 +456,10 @@ static int open_events(struct front *front)
     front->stop_source = SOURCE_STOP;
     front->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     front->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    front->doors = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.ptr = &front->timer_source};
     struct epoll_event stop = {.events = EPOLLIN, .data.ptr = &front->stop_source};
-    return front->timer >= 0 && front->stop >= 0 &&
+    return front->timer >= 0 && front->stop >= 0 && front->doors >= 0 &&
                    timerfd_settime(front->timer, 0, &every, NULL) == 0 &&
                    epoll_ctl(front->pool.epoll, EPOLL_CTL_ADD, front->timer, &timer) == 0 &&
                    epoll_ctl(front->pool.epoll, EPOLL_CTL_ADD, front->stop, &stop) == 0
@@ -436,7 +472,7 @@ static int start_threads(struct front *front, struct fault *fault)
     for (size_t i = 0; i < front->thread_count; i++) {
         struct thread *t = &front->threads[i];
         t->front = front;
-        t->pipe[0] = t->pipe[1] = -1;
+        t->feed.out = t->feed.in = -1;
     }
     for (size_t i = 0; i < front->thread_count; i++) {
         struct thread *t = &front->threads[i];
@@ -455,13 +491,6 @@ static int start_threads(struct front *front, struct fault *fault)
         return -1;
     }
     return 0;
-}
-
-static long cpu_share(unsigned workers)
-{
-    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    const long share = cpus / (long)(workers == 0 ? 1 : workers);
-    return share < 1 ? 1 : share;
 }
 
 /*
@@ -484,20 +513,9 @@ static int open_stations(struct front *front)
     }
     front->station_count = parts->listener_count;
     for (size_t i = 0; i < front->station_count; i++) {
-        const struct config_listener *config = parts->listeners[i].config;
-        struct station *station = &front->stations[i];
-        *station = (struct station){
-            .source = SOURCE_LISTENER,
-            .fd = parts->listeners[i].fd,
-            .config = config,
-            .slot = parts->listeners[i].slot,
-            .rules = {.params_max = parts->config->limits.request_bytes,
-                      .also = {span_of(config->forwarded.method), span_of(config->forwarded.uri),
-                               span_of(config->forwarded.peer), span_of(config->repeat_id)}}};
-        for (size_t cause = 0; cause < GUARD_COUNT; cause++) {
-            station->refusals[cause].per_s = 1;
-            station->refusals[cause].burst = 5;
-        }
+        station_open(&front->stations[i], parts->listeners[i].fd, parts->listeners[i].config,
+                     parts->config->limits.request_bytes);
+        front->stations[i].slot = parts->listeners[i].slot;
     }
     return 0;
 }
@@ -509,20 +527,23 @@ int front_open(const struct front_parts *parts, struct front **out, struct fault
         return fault_set(fault, "", "no memory for the front");
     }
     front->parts = *parts;
-    front->timer = front->stop = -1;
+    front->timer = front->stop = front->doors = -1;
     const struct pool_limits limits = {
         .connections = worker_part(parts, parts->config->limits.connections),
         .ready = worker_part(parts, parts->config->limits.waiting),
+        .descriptors = parts->descriptors - DESCRIPTORS_SPARE,
         .deadline_us = (uint64_t)parts->config->limits.deadline_ms * 1000};
-    if (open_stations(front) != 0 ||
+    if (open_stations(front) != 0 || refusal_open(&front->refusal, REASON_OVERLOAD) != 0 ||
         pool_open(&front->pool, front->stations, front->station_count, &limits) != 0) {
+        refusal_close(&front->refusal);
         free(front->stations);
         free(front);
         return fault_set(fault, "", "no memory or descriptors for the front");
     }
     front->threads = calloc(parts->config->threads, sizeof *front->threads);
     front->thread_count = front->threads != NULL ? parts->config->threads : 0;
-    const int sems = sem_init(&front->gate, 0, (unsigned)cpu_share(parts->workers)) |
+    const int sems = gate_open(&front->gate, parts->workers, front->thread_count,
+                               parts->config->audit.sync == CONFIG_SYNC_COMMIT) |
                      sem_init(&front->warmed, 0, 0);
     if (front->threads == NULL || sems != 0 || open_events(front) != 0 || FCGX_Init() != 0) {
         (void)fault_set(fault, "", "no memory or descriptors for the front");
@@ -543,24 +564,15 @@ int front_begin(struct front *front, struct fault *fault)
     for (size_t i = 0; i < front->station_count; i++) {
         struct station *station = &front->stations[i];
         struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.ptr = station};
-        if (epoll_ctl(front->pool.epoll, EPOLL_CTL_ADD, station->fd, &event) != 0) {
+        struct epoll_event door = {.events = EPOLLIN, .data.ptr = station};
+        if (epoll_ctl(front->pool.epoll, EPOLL_CTL_ADD, station->fd, &event) != 0 ||
+            epoll_ctl(front->doors, EPOLL_CTL_ADD, station->fd, &door) != 0) {
             return fault_set(fault, station->config->address, "the listener cannot be served: %s",
                              strerror(errno));
         }
     }
+    atomic_store(&front->begun, true);
     return 0;
-}
-
-/* Whether connections wait that nobody else will accept: those of an inherited socket are its
- * owner's to hand on. */
-static bool backlog_waits(const struct front *front)
-{
-    bool waits = false;
-    for (size_t i = 0; i < front->station_count; i++) {
-        const struct station *station = &front->stations[i];
-        waits = waits || (station->config->kind != CONFIG_LISTEN_FD && listener_waits(station->fd));
-    }
-    return waits;
 }
 
 static void leave_stations(struct front *front, bool inherited)
@@ -568,6 +580,7 @@ static void leave_stations(struct front *front, bool inherited)
     for (size_t i = 0; i < front->station_count; i++) {
         if ((front->stations[i].config->kind == CONFIG_LISTEN_FD) == inherited) {
             (void)epoll_ctl(front->pool.epoll, EPOLL_CTL_DEL, front->stations[i].fd, NULL);
+            (void)epoll_ctl(front->doors, EPOLL_CTL_DEL, front->stations[i].fd, NULL);
         }
     }
 }
@@ -576,7 +589,7 @@ void front_drain(struct front *front, bool backlog)
 {
     const uint64_t until = clock_us(CLOCK_MONOTONIC) + front->pool.limits.deadline_us;
     leave_stations(front, true);
-    while (backlog && backlog_waits(front) && clock_us(CLOCK_MONOTONIC) < until) {
+    while (backlog && pool_has_backlog(&front->pool) && clock_us(CLOCK_MONOTONIC) < until) {
         (void)usleep(2000);
     }
     leave_stations(front, false);
@@ -590,7 +603,7 @@ bool front_drained(struct front *front)
 
 static void thread_free(struct thread *t)
 {
-    close_pipe(t);
+    feed_close(&t->feed);
     acceptor_thread_close(t->exchange.kerberos);
     exchange_free(&t->exchange);
     free(t->bytes);
@@ -610,17 +623,20 @@ void front_close(struct front *front)
         if (front->threads[i].started) {
             (void)pthread_join(front->threads[i].id, NULL);
         }
-        thread_free(&front->threads[i]);
+        if (front->threads[i].front != NULL) {
+            thread_free(&front->threads[i]);
+        }
     }
-    if (front->timer >= 0) {
-        (void)close(front->timer);
-    }
-    if (front->stop >= 0) {
-        (void)close(front->stop);
+    const int own[] = {front->timer, front->stop, front->doors};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
+        if (own[i] >= 0) {
+            (void)close(own[i]);
+        }
     }
     pool_close(&front->pool);
-    (void)sem_destroy(&front->gate);
+    gate_close(&front->gate);
     (void)sem_destroy(&front->warmed);
+    refusal_close(&front->refusal);
     free(front->threads);
     free(front->stations);
     free(front);

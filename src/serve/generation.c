@@ -4,8 +4,10 @@
 #include "serve/listener.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -69,6 +71,14 @@ static int add_inherited(struct generation *g)
     return 0;
 }
 
+/* Asked here: workers cannot, once they are shut in. */
+static int limit_descriptors(void)
+{
+    struct rlimit files;
+    return getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < INT_MAX ? (int)files.rlim_cur
+                                                                             : INT_MAX;
+}
+
 int generation_open(const char *path, const struct generation *before, struct generation **out,
                     struct fault *fault)
 {
@@ -80,6 +90,7 @@ int generation_open(const char *path, const struct generation *before, struct ge
         return status;
     }
     g->number = ++number;
+    g->descriptors = limit_descriptors();
     if (config_load(path, &g->config, fault) != 0) {
         status = access(path, F_OK) != 0 && errno == ENOENT ? EX_NOINPUT : EX_CONFIG;
         goto out;

@@ -40,6 +40,7 @@ struct generation {
     struct binding_list *bindings;    /* one a site; empty with channel_binding: off */
     struct generation_keytab *loaded; /* one a site */
     unsigned *site_slots;             /* of metrics, one a site */
+    int descriptors;                  /* how many a worker may have */
     uint64_t files; /* what generation_files said before keytabs and certificates were read */
 };
 

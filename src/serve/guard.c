@@ -174,6 +174,21 @@ static enum guard_cause check_pair(struct guard *guard, struct span parameter, s
     return again ? GUARD_DUPLICATE : GUARD_NONE;
 }
 
+/* The pair that begins at `*at`; -1: it does not end inside what was sent. */
+static int read_pair(struct span params, size_t *at, struct span *parameter, struct span *value)
+{
+    size_t parameter_len = 0;
+    size_t value_len = 0;
+    if (read_length(params, at, &parameter_len) != 0 || read_length(params, at, &value_len) != 0 ||
+        parameter_len > params.len - *at || value_len > params.len - *at - parameter_len) {
+        return -1;
+    }
+    *parameter = span_make(params.ptr + *at, parameter_len);
+    *value = span_make(params.ptr + *at + parameter_len, value_len);
+    *at += parameter_len + value_len;
+    return 0;
+}
+
 /* All parameters are there: every length inside what was sent, to the last byte. */
 static enum guard_cause check_params(struct guard *guard)
 {
@@ -181,24 +196,32 @@ static enum guard_cause check_params(struct guard *guard)
     unsigned seen = 0;
     size_t at = 0;
     while (at < params.len) {
-        size_t parameter_len = 0;
-        size_t value_len = 0;
-        if (read_length(params, &at, &parameter_len) != 0 ||
-            read_length(params, &at, &value_len) != 0 || parameter_len > params.len - at ||
-            value_len > params.len - at - parameter_len) {
+        struct span parameter;
+        struct span value;
+        if (read_pair(params, &at, &parameter, &value) != 0) {
             guard->culprit[0] = '\0'; /* it holds the one before, which was good */
             return GUARD_LENGTH;
         }
-        const struct span parameter = {params.ptr + at, parameter_len};
-        const struct span value = {params.ptr + at + parameter_len, value_len};
         const enum guard_cause cause = check_pair(guard, parameter, value, &seen);
         if (cause != GUARD_NONE) {
             return cause;
         }
-        at += parameter_len + value_len;
     }
     guard->culprit[0] = '\0';
     return GUARD_NONE;
+}
+
+struct span guard_find(const struct guard *guard, struct span parameter)
+{
+    const struct span params = buf_span(&guard->params);
+    struct span found;
+    struct span value;
+    for (size_t at = 0; at < params.len && read_pair(params, &at, &found, &value) == 0;) {
+        if (span_equal(found, parameter)) {
+            return value;
+        }
+    }
+    return (struct span){NULL, 0};
 }
 
 /* Content bytes of the record whose head was checked. */

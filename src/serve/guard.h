@@ -83,6 +83,9 @@ struct guard_records {
  */
 int guard_format(const struct guard *guard, struct guard_records *out);
 
+/* The value of the first such parameter of a request that has passed; {NULL, 0}: there is none. */
+struct span guard_find(const struct guard *guard, struct span parameter);
+
 /* What an end of input here means: EMPTY between requests, else CUT. */
 enum guard_cause guard_end(const struct guard *guard);
 

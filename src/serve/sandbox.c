@@ -272,6 +272,7 @@ static const struct rule rules[] = {
     {SYS_getsockopt,
      SECCOMP_RET_ALLOW,
      {{LOW(1), WHOLE, SOL_SOCKET}, {LOW(2), WHOLE, SO_PEERCRED}}},
+    {SYS_getsockopt, SECCOMP_RET_ALLOW, {{LOW(1), WHOLE, SOL_SOCKET}, {LOW(2), WHOLE, SO_DOMAIN}}},
     {SYS_setsockopt,
      SECCOMP_RET_ALLOW,
      {{LOW(1), WHOLE, IPPROTO_TCP}, {LOW(2), WHOLE, TCP_NODELAY}}},

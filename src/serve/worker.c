@@ -88,7 +88,8 @@ int worker_run(const struct worker_parts *parts)
                                       .listeners = g->listeners,
                                       .listener_count = g->listener_count,
                                       .workers = parts->workers,
-                                      .seat = parts->seat};
+                                      .seat = parts->seat,
+                                      .descriptors = g->descriptors};
     if (status != 0) {
         (void)report(parts->control, status, &missing);
         goto out;

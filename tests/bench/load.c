@@ -1,9 +1,11 @@
 /*
- * A closed loop of FastCGI requests to one daemon on this machine: each connection sends its next
- * request when the last one is answered. Every answer is looked at, to its last byte.
+ * FastCGI requests to one daemon on this machine. In a closed loop each connection sends its next
+ * request when the last one is answered; in an open one (--rate) requests come when they are due,
+ * whatever becomes of those before. Every answer is looked at, to its last byte.
  */
 #include "kind.h"
 #include "options.h"
+#include "tokens.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,6 +27,7 @@ enum {
     ANSWER_BYTES = 8192,
     PATIENCE_US = 20 * 1000 * 1000,
     TOLD_MAX = 10,
+    EVENTS = 64,
 };
 
 /* One connection's place: it is kept through all the connections that come after each other. */
@@ -32,28 +35,37 @@ struct slot {
     int fd; /* -1: none */
     bool busy;
     bool wants_write;
+    bool failed; /* nothing can be sent any more */
     enum kind kind;
-    uint64_t started_us;
+    uint64_t started_us; /* in an open loop: when it was due */
     struct bytes out;
     size_t sent;
-    char *token; /* of a good request */
+    char *token; /* of a good request, until it is answered */
     unsigned char in[ANSWER_BYTES];
     size_t in_len;
+};
+
+/* How long each of some answers took. */
+struct times {
+    uint32_t *us;
+    size_t count;
 };
 
 struct tally {
     size_t answered[KIND_COUNT];
     size_t wrong;
-    uint32_t *took_us;
-    size_t took_count;
+    struct times times; /* of all answers but these: */
+    struct times busy;  /* complete ones of 503, which an open loop takes for right */
+    /* Of an open loop: */
+    size_t in_time; /* answers, not 503, while requests were still coming */
+    size_t refused; /* connects */
+    size_t unsent;  /* requests that were due when all connections were busy */
 };
 
 static struct tally tally;
 static int epoll;
 static size_t started;
-static char **minted;      /* --premint */
-static size_t minted_next; /* of them */
-static size_t minted_count;
+static uint64_t offered_until_us;    /* an open loop: no request is due after that */
 static char spent[TOKEN_TEXT_BYTES]; /* the last token that let somebody in */
 
 static _Noreturn void die(const char *what)
@@ -89,41 +101,15 @@ static enum kind next_kind(void)
     return chosen;
 }
 
-static void mint_text(char *text)
+/* All good ones that will be needed, but those few that stand in for replays while there is nothing
+ * to replay. */
+static size_t good_count(void)
 {
-    static struct token token;
-    mint(&token, 0, options.raw);
-    base64(text, token.room + token.at, TOKEN_MAX - token.at);
-}
-
-/* All but those few that stand in for replays while there is nothing to replay. */
-static void premint(void)
-{
-    static char text[TOKEN_TEXT_BYTES];
     size_t total = 0;
     for (size_t i = 0; i < KIND_COUNT; i++) {
         total += options.weights[i];
     }
-    minted_count = options.count * options.weights[KIND_good] / total + 1;
-    minted = calloc(minted_count, sizeof *minted);
-    for (size_t i = 0; minted != NULL && i < minted_count; i++) {
-        mint_text(text);
-        minted[i] = strdup(text);
-    }
-    if (minted == NULL || minted[minted_count - 1] == NULL) {
-        die("out of memory");
-    }
-}
-
-static void fresh_token(char *text)
-{
-    if (minted_next < minted_count) {
-        (void)snprintf(text, TOKEN_TEXT_BYTES, "%s", minted[minted_next]);
-        free(minted[minted_next]);
-        minted[minted_next++] = NULL;
-    } else {
-        mint_text(text);
-    }
+    return options.count * options.weights[KIND_good] / total + 1;
 }
 
 static enum role next_role(void)
@@ -136,27 +122,43 @@ static enum role next_role(void)
 
 /* ---- connections */
 
+/* -1: the daemon has no room; in a closed loop it is waited for. */
 static int dial(void)
 {
     static const struct timeval patience = {PATIENCE_US / 1000000, 0};
+    const bool open_loop = options.rate > 0;
     const char *colon = strrchr(options.address, ':');
     const bool local = options.address[0] == '/';
     struct sockaddr_un path = {.sun_family = AF_UNIX};
     struct sockaddr_in port = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     const int on = 1;
-    const int fd = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int fd = socket(local ? AF_UNIX : AF_INET,
+                          SOCK_STREAM | SOCK_CLOEXEC | (open_loop ? SOCK_NONBLOCK : 0), 0);
     if (fd < 0) {
         die(strerror(errno));
     }
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (!open_loop) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    }
     (void)snprintf(path.sun_path, sizeof path.sun_path, "%s", options.address);
     port.sin_port = htons((uint16_t)(colon != NULL ? strtoul(colon + 1, NULL, 10) : 0));
     if (!local) {
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     }
     const struct sockaddr *to = local ? (struct sockaddr *)&path : (struct sockaddr *)&port;
-    if (connect(fd, to, local ? sizeof path : sizeof port) != 0 ||
-        fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
+    const socklen_t len = local ? sizeof path : sizeof port;
+    if (connect(fd, to, len) != 0) {
+        /* On one machine TCP's part is done by now, unless the daemon's queue is full. */
+        if (errno == EINPROGRESS && (connect(fd, to, len) == 0 || errno == EISCONN)) {
+            return fd;
+        }
+        if (!open_loop || (errno != EAGAIN && errno != EALREADY && errno != ECONNREFUSED)) {
+            die(strerror(errno));
+        }
+        (void)close(fd);
+        return -1;
+    }
+    if (!open_loop && fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
         die(strerror(errno));
     }
     return fd;
@@ -185,8 +187,7 @@ static bool was_read(int fd)
     return ioctl(fd, SIOCOUTQ, &unread) == 0 && unread == 0;
 }
 
-/* Sends what can be sent. That the daemon does not read on is no failure: what it answers counts.
- */
+/* Sends what can be sent. If the daemon does not read on, what it answers counts. */
 static void send_more(struct slot *slot)
 {
     bool full = false;
@@ -203,6 +204,7 @@ static void send_more(struct slot *slot)
         if (n >= 0) {
             slot->sent += (size_t)n;
         } else if (errno != EAGAIN && errno != EINTR) {
+            slot->failed = slot->sent == 0;
             slot->sent = slot->out.len;
         }
     }
@@ -214,48 +216,91 @@ static void send_more(struct slot *slot)
     }
 }
 
-static void start(struct slot *slot)
+/* Sends the request, over a new connection if there is none; false: none could be made. */
+static bool send_request(struct slot *slot)
 {
+    if (slot->fd < 0) {
+        slot->fd = dial();
+        if (slot->fd < 0) {
+            return false;
+        }
+        watch(slot, EPOLL_CTL_ADD, false);
+    }
+    slot->sent = 0;
+    slot->failed = false;
+    send_more(slot);
+    return true;
+}
+
+/* Sends the next request; false: no connection could be made. */
+static bool start(struct slot *slot, uint64_t due_us)
+{
+    const bool kept = slot->fd >= 0;
+    started++;
     slot->kind = next_kind();
     if (slot->kind == KIND_replay && spent[0] == '\0') {
         slot->kind = KIND_good; /* there is nothing to replay yet */
     }
-    if (slot->kind == KIND_good) {
-        fresh_token(slot->token);
-    }
+    slot->token = slot->kind == KIND_good ? token_take() : NULL;
     kind_request(slot->kind, next_role(), &options.style,
                  slot->kind == KIND_replay ? spent : slot->token, &slot->out);
-    slot->sent = 0;
     slot->in_len = 0;
-    slot->busy = true;
-    started++;
-    slot->started_us = now_us();
-    if (slot->fd < 0) {
-        slot->fd = dial();
-        watch(slot, EPOLL_CTL_ADD, false);
+    slot->started_us = due_us;
+    slot->busy = send_request(slot);
+    if (slot->busy && kept && slot->failed && options.rate > 0) {
+        /* It was idle and was ended, so nobody has taken a byte. */
+        hang_up(slot);
+        slot->busy = send_request(slot);
     }
-    send_more(slot);
+    if (!slot->busy && slot->token != NULL) {
+        token_return(slot->token);
+        slot->token = NULL;
+    }
+    return slot->busy;
 }
 
 /* ---- answers */
 
+static void note_time(struct times *times, uint64_t us)
+{
+    times->us[times->count++] = us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
+}
+
+/* The token of a request that is over. */
+static void end_token(struct slot *slot, int got)
+{
+    if (slot->token == NULL) {
+        return;
+    }
+    if (got == 200) {
+        (void)snprintf(spent, sizeof spent, "%s", slot->token);
+    }
+    if (got == 503) {
+        token_return(slot->token);
+    } else {
+        token_spend(slot->token);
+    }
+    slot->token = NULL;
+}
+
 /* The request is over; `got` is the status, 0 closed without a byte, -1 anything else. */
 static void finish(struct slot *slot, int got, bool keep)
 {
-    const uint64_t took_us = now_us() - slot->started_us;
+    const uint64_t ended_us = now_us();
     const int expected = slot->kind == KIND_good ? options.expect : kinds[slot->kind].status;
-    tally.took_us[tally.took_count++] = took_us > UINT32_MAX ? UINT32_MAX : (uint32_t)took_us;
-    tally.answered[slot->kind]++;
-    if (got != expected && ++tally.wrong <= TOLD_MAX) {
+    const bool busy = got == 503 && got != expected && options.rate > 0;
+    const bool wrong = got != expected && !busy;
+    note_time(busy ? &tally.busy : &tally.times, ended_us - slot->started_us);
+    tally.answered[slot->kind] += busy ? 0 : 1;
+    tally.in_time += !busy && !wrong && ended_us <= offered_until_us ? 1 : 0;
+    if (wrong && ++tally.wrong <= TOLD_MAX) {
         fprintf(stderr, "load: %s: expected %d, got %d: %zu bytes: %.*s\n", kinds[slot->kind].name,
                 expected, got, slot->in_len, (int)(slot->in_len > 8 ? slot->in_len - 8 : 0),
                 (char *)slot->in + 8);
     }
-    if (got == 200 && slot->kind == KIND_good) {
-        (void)snprintf(spent, sizeof spent, "%s", slot->token);
-    }
+    end_token(slot, got);
     slot->busy = false;
-    if (!keep || got != expected) {
+    if (!keep || wrong) {
         hang_up(slot);
     }
 }
@@ -335,12 +380,18 @@ static void receive(struct slot *slot)
 
 /* ---- the run */
 
-/* An idle kept connection on which something comes was closed by the daemon: what it meant is for
- * the next request on it to find out. */
+/*
+ * An idle kept connection on which something comes was closed by the daemon. In a closed loop it is
+ * for the next request on it to find out what that meant.
+ */
 static void on_event(const struct epoll_event *event)
 {
     struct slot *slot = event->data.ptr;
     if (slot->fd < 0) {
+        return;
+    }
+    if (!slot->busy && options.rate > 0) {
+        hang_up(slot);
         return;
     }
     if (slot->busy && (event->events & EPOLLOUT) != 0) {
@@ -351,9 +402,8 @@ static void on_event(const struct epoll_event *event)
     }
 }
 
-static void run(struct slot *slots)
+static void run_closed(struct slot *slots)
 {
-    enum { EVENTS = 64 };
     struct epoll_event events[EVENTS];
     const uint64_t end_us = now_us() + options.seconds * 1000000;
     size_t busy = 1;
@@ -363,7 +413,7 @@ static void run(struct slot *slots)
         for (size_t i = 0; i < options.parallel; i++) {
             struct slot *slot = &slots[i];
             if (!slot->busy && more && started < options.count) {
-                start(slot);
+                (void)start(slot, now_us());
             } else if (slot->busy && options.pieces > 0 && slot->sent < slot->out.len) {
                 send_more(slot);
             }
@@ -380,6 +430,62 @@ static void run(struct slot *slots)
     }
 }
 
+/* Waits for events until `until_us`, and looks after them; finished ones go back to `places`. */
+static void attend(struct slot **places, size_t *place_count, uint64_t until_us)
+{
+    struct epoll_event events[EVENTS];
+    const uint64_t now = now_us();
+    const uint64_t wait_us = until_us > now ? until_us - now : 0;
+    const struct timespec wait = {.tv_sec = (time_t)(wait_us / 1000000),
+                                  .tv_nsec = (long)(wait_us % 1000000) * 1000};
+    const int n = epoll_pwait2(epoll, events, EVENTS, &wait, NULL);
+    for (int i = 0; i < n; i++) {
+        struct slot *slot = events[i].data.ptr;
+        const bool was_busy = slot->busy;
+        on_event(&events[i]);
+        if (was_busy && !slot->busy) {
+            places[(*place_count)++] = slot;
+        }
+    }
+}
+
+/* The place that was left last is taken first: no more connections are kept than are needed. */
+static void run_open(struct slot *slots, struct slot **places)
+{
+    size_t place_count = 0;
+    for (size_t i = options.parallel; i-- > 0;) {
+        places[place_count++] = &slots[i];
+    }
+    const uint64_t begin_us = now_us();
+    offered_until_us = begin_us + options.count * 1000000 / options.rate;
+    uint64_t due_us = begin_us;
+    while (started < options.count) {
+        for (int i = 0; i < EVENTS && started < options.count && due_us <= now_us(); i++) {
+            if (place_count == 0) {
+                tally.unsent++;
+                started++;
+            } else if (start(places[place_count - 1], due_us)) {
+                place_count--;
+            } else {
+                tally.refused++;
+            }
+            due_us = begin_us + started * 1000000 / options.rate;
+        }
+        attend(places, &place_count, due_us);
+    }
+    const uint64_t patience_us = now_us() + PATIENCE_US;
+    while (place_count < options.parallel && now_us() < patience_us) {
+        attend(places, &place_count, patience_us);
+    }
+    for (size_t i = 0; i < options.parallel; i++) {
+        if (slots[i].busy) {
+            finish(&slots[i], -1, false);
+        }
+    }
+}
+
+/* ---- the report */
+
 static int compare_us(const void *a, const void *b)
 {
     const uint32_t left = *(const uint32_t *)a;
@@ -387,23 +493,42 @@ static int compare_us(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-static uint32_t percentile(double share)
+static void sort_times(struct times *times)
 {
-    return tally.took_count == 0
-               ? 0
-               : tally.took_us[(size_t)(share * (double)(tally.took_count - 1) + 0.5)];
+    qsort(times->us, times->count, sizeof *times->us, compare_us);
+}
+
+static uint32_t percentile(const struct times *times, double share)
+{
+    return times->count == 0 ? 0 : times->us[(size_t)(share * (double)(times->count - 1) + 0.5)];
+}
+
+static void report_open(void)
+{
+    const double seconds = (double)options.count / (double)options.rate;
+    printf(options.json ? ",\"goodput\":%.0f,\"busy\":%zu,\"busy_p50_us\":%u,\"busy_p99_us\":%u,"
+                          "\"busy_max_us\":%u,\"refused\":%zu,\"unsent\":%zu"
+                        : "goodput %.0f a second; 503: %zu, p50 %u us, p99 %u us, longest %u us; "
+                          "%zu connects refused, %zu requests unsent\n",
+           (double)tally.in_time / seconds, tally.busy.count, percentile(&tally.busy, 0.50),
+           percentile(&tally.busy, 0.99), percentile(&tally.busy, 1), tally.refused, tally.unsent);
 }
 
 static void report(double seconds)
 {
-    const double rate = seconds > 0 ? (double)tally.took_count / seconds : 0;
-    qsort(tally.took_us, tally.took_count, sizeof *tally.took_us, compare_us);
+    const double rate = seconds > 0 ? (double)tally.times.count / seconds : 0;
+    sort_times(&tally.times);
+    sort_times(&tally.busy);
     printf(options.json ? "{\"requests\":%zu,\"mismatches\":%zu,\"seconds\":%.3f,\"rate\":%.0f,"
                           "\"p50_us\":%u,\"p90_us\":%u,\"p99_us\":%u,\"max_us\":%u"
                         : "%zu requests, %zu mismatches, %.3f s, %.0f a second\n"
                           "p50 %u us, p90 %u us, p99 %u us, longest %u us\n",
-           tally.took_count, tally.wrong, seconds, rate, percentile(0.50), percentile(0.90),
-           percentile(0.99), percentile(1));
+           tally.times.count, tally.wrong, seconds, rate, percentile(&tally.times, 0.50),
+           percentile(&tally.times, 0.90), percentile(&tally.times, 0.99),
+           percentile(&tally.times, 1));
+    if (options.rate > 0) {
+        report_open();
+    }
     for (size_t i = 0; i < KIND_COUNT; i++) {
         if (tally.answered[i] > 0 || options.json) {
             printf(options.json ? ",\"%s\":%zu" : "%-12s %zu\n", kinds[i].name, tally.answered[i]);
@@ -434,38 +559,42 @@ static void open_tickets(void)
     mint_open(options.ccache_count > 0 ? options.ccaches : standard,
               options.ccache_count > 0 ? options.ccache_count : 1, options.service);
     kind_open(options.raw);
-    if (options.premint) {
-        premint();
-    }
+    tokens_open(options.tokens > 0 ? options.tokens
+                : options.premint  ? good_count()
+                                   : 0,
+                options.raw);
 }
 
 int main(int argc, char **argv)
 {
     options_read(argc, argv);
     struct slot *slots = calloc(options.parallel, sizeof *slots);
-    tally.took_us = calloc(options.count + 1, sizeof *tally.took_us);
+    struct slot **places = calloc(options.parallel, sizeof *places);
+    tally.times.us = calloc(options.count + 1, sizeof *tally.times.us);
+    tally.busy.us = calloc(options.count + 1, sizeof *tally.busy.us);
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (slots == NULL || tally.took_us == NULL || epoll < 0) {
+    if (slots == NULL || places == NULL || tally.times.us == NULL || tally.busy.us == NULL ||
+        epoll < 0) {
         die("out of memory or descriptors");
     }
     for (size_t i = 0; i < options.parallel; i++) {
         slots[i].fd = -1;
-        slots[i].token = calloc(1, TOKEN_TEXT_BYTES);
-        if (slots[i].token == NULL) {
-            die("out of memory");
-        }
     }
     open_tickets();
     const uint64_t begin_us = now_us();
-    run(slots);
+    if (options.rate > 0) {
+        run_open(slots, places);
+    } else {
+        run_closed(slots);
+    }
     report((double)(now_us() - begin_us) / 1e6);
     for (size_t i = 0; i < options.parallel; i++) {
         if (slots[i].fd >= 0) {
             hang_up(&slots[i]);
         }
-        free(slots[i].token);
         free(slots[i].out.ptr);
     }
+    tokens_close();
     mint_close();
     return tally.wrong == 0 ? 0 : 1;
 }

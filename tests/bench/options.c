@@ -9,7 +9,8 @@
 enum {
     COUNT_MAX = 10000000,
     SECONDS_MAX = 3600,
-    PARALLEL_MAX = 1000,
+    PARALLEL_MAX = 10000,
+    RATE_MAX = 1000000,
     PREMINT_MAX = 200000,
     WEIGHT_MAX = 1000,
 };
@@ -21,6 +22,8 @@ static const char usage[] =
     "  -n, --count N         requests; default 1000\n"
     "  -s, --seconds S       no new request after so many; default 60\n"
     "  -p, --parallel N      connections at once; default 1\n"
+    "  -a, --rate N          so many requests a second, whatever the answers; a complete 503 is a\n"
+    "                        right one then; --count is what --seconds make, --parallel the most\n"
     "  -r, --role ROLE       authorizer (default), responder, or both in turn\n"
     "  -k, --keep            many requests a connection\n"
     "  -m, --mix LIST        kinds and weights, as good:1,bad:1 (all bad kinds alike); default "
@@ -31,6 +34,7 @@ static const char usage[] =
     "  -H, --host HOST       of the requests; default www.example.test\n"
     "  -R, --raw             Kerberos tokens without SPNEGO\n"
     "  -P, --premint         make all tokens before the clock starts\n"
+    "  -T, --tokens N        make so many; one that was answered 503 is used again\n"
     "  -b, --bytes N         pad the parameters to so many\n"
     "  -i, --pieces N        send so many bytes at a time, each when the last were read\n"
     "  -j, --json            the figures as one JSON object\n"
@@ -126,6 +130,9 @@ static void read_option(int option)
     case 'p':
         options.parallel = number("parallel", optarg, PARALLEL_MAX);
         break;
+    case 'a':
+        options.rate = number("rate", optarg, RATE_MAX);
+        break;
     case 'r':
         read_role(optarg);
         break;
@@ -156,6 +163,9 @@ static void read_option(int option)
     case 'P':
         options.premint = true;
         break;
+    case 'T':
+        options.tokens = number("tokens", optarg, PREMINT_MAX);
+        break;
     case 'b':
         options.style.bytes = number("bytes", optarg, 1 << 20);
         break;
@@ -178,6 +188,7 @@ void options_read(int argc, char **argv)
     static const struct option longs[] = {{"count", required_argument, NULL, 'n'},
                                           {"seconds", required_argument, NULL, 's'},
                                           {"parallel", required_argument, NULL, 'p'},
+                                          {"rate", required_argument, NULL, 'a'},
                                           {"role", required_argument, NULL, 'r'},
                                           {"keep", no_argument, NULL, 'k'},
                                           {"mix", required_argument, NULL, 'm'},
@@ -187,13 +198,14 @@ void options_read(int argc, char **argv)
                                           {"host", required_argument, NULL, 'H'},
                                           {"raw", no_argument, NULL, 'R'},
                                           {"premint", no_argument, NULL, 'P'},
+                                          {"tokens", required_argument, NULL, 'T'},
                                           {"bytes", required_argument, NULL, 'b'},
                                           {"pieces", required_argument, NULL, 'i'},
                                           {"json", no_argument, NULL, 'j'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     for (int option = 0; option != -1;) {
-        option = getopt_long(argc, argv, "n:s:p:r:km:e:c:S:H:RPb:i:jh", longs, NULL);
+        option = getopt_long(argc, argv, "n:s:p:a:r:km:e:c:S:H:RPT:b:i:jh", longs, NULL);
         if (option != -1) {
             read_option(option);
         }
@@ -212,6 +224,12 @@ void options_read(int argc, char **argv)
     }
     if (strlen(options.address) >= sizeof((struct sockaddr_un *)0)->sun_path) {
         misuse("too long", options.address);
+    }
+    if (options.rate > 0) {
+        options.count = options.rate * options.seconds;
+        if (options.count > COUNT_MAX || options.pieces > 0) {
+            misuse("rate", "too many requests, or in pieces");
+        }
     }
     if (options.premint && options.count > PREMINT_MAX) {
         misuse("count", "too many to make them beforehand");

@@ -11,6 +11,8 @@ struct options {
     size_t count;
     size_t seconds;
     size_t parallel;
+    size_t rate;   /* 0: a closed loop */
+    size_t tokens; /* made beforehand, if there are any */
     bool roles[3]; /* by enum role */
     size_t weights[KIND_COUNT];
     int expect;

@@ -546,6 +546,31 @@ static int format(struct guard *guard, size_t len, struct buf *out)
     return 0;
 }
 
+Test(find, the_value_of_the_first_parameter_of_that_name)
+{
+    struct guard guard = {0};
+    struct buf bytes = {0};
+    struct buf params = {0};
+    enum guard_cause cause = GUARD_NONE;
+    size_t used = 0;
+    put_pair(&params, "X_ONE_MORE", "1");
+    put_pair(&params, "X_ONE", "2");
+    put_pair(&params, "X_NONE", "");
+    put_pair(&params, "X_ONE", "3");
+    put_begin(&bytes, 2, 0);
+    put(&bytes, 4, 1, params.ptr, params.len, 0);
+    put(&bytes, 4, 1, "", 0, 0);
+    guard_start(&guard, &rules);
+    cr_assert_eq(guard_read(&guard, buf_span(&bytes), &used, &cause), GUARD_DONE);
+    cr_assert(span_equal(guard_find(&guard, span_of("X_ONE")), span_of("2")));
+    cr_assert_not_null(guard_find(&guard, span_of("X_NONE")).ptr, "it is there, and empty");
+    cr_assert_null(guard_find(&guard, span_of("X_ON")).ptr);
+    cr_assert_null(guard_find(&guard, span_of("x_one")).ptr);
+    buf_clear(&bytes);
+    buf_clear(&params);
+    guard_clear(&guard);
+}
+
 Test(format, begin_then_params_without_padding_then_the_empty_one)
 {
     static const unsigned char begin[] = {1, 1, 0x12, 0x34, 0, 8, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0};
