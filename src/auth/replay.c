@@ -17,21 +17,22 @@
 /*
  * The file: one page of header, then groups of GROUP_SLOTS slots. An authenticator's keyed hash
  * names its group; within it the slots are searched one after the other. There are twice as many
- * slots as entries are promised, so that a group of 64 overflows (and refuses) practically only
- * when the whole table is full.
+ * slots as entries are promised, and groups are so large that a group overflows (and refuses)
+ * practically only when the whole table is full, and a principal's share of it only when the
+ * principal holds an eighth of what is promised: with groups of 64 a principal with a twentieth was
+ * refused now and then.
  */
 enum {
     HEADER_BYTES = 4096,
-    GROUP_SLOTS = 64,
+    GROUP_SLOTS = 256,
     SHARE_SLOTS = GROUP_SLOTS / 8, /* of a group, for one principal: hashing spreads it over all */
     LOCKS = 64,
     ENTRIES_MIN = 1024,
     LOCK_WAIT_S = 1,
 };
 
-static const char magic[16] = "spnegate-replay2";
-static const char magic_before[16] =
-    "spnegate-replay1"; /* other slots: it is replaced, as if lost */
+/* With another digit at its end: other slots or groups; such a table is replaced, as if lost. */
+static const char magic[16] = "spnegate-replay3";
 
 struct header {
     char magic[16];
@@ -288,9 +289,10 @@ out:
 
 static bool is_older_version(int fd)
 {
-    char found[sizeof magic_before];
+    char found[sizeof magic];
+    const size_t version = sizeof magic - 1;
     return pread(fd, found, sizeof found, 0) == (ssize_t)sizeof found &&
-           memcmp(found, magic_before, sizeof found) == 0;
+           memcmp(found, magic, version) == 0 && found[version] < magic[version];
 }
 
 enum { TABLE_MISSING = 1, TABLE_OLDER = 2 };

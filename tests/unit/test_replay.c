@@ -130,6 +130,16 @@ Test(replay, one_principal_holds_an_eighth_at_most)
     replay_close(replay);
 }
 
+Test(replay, one_principal_has_what_its_share_promises)
+{
+    const unsigned entries = 64 * 1024;
+    struct replay *replay = open_table(entries);
+    for (unsigned token = 0; token < entries / 12; token++) {
+        cr_assert_eq(use_as(replay, token, 7, t0), REASON_OK, "%u of %u", token, entries);
+    }
+    replay_close(replay);
+}
+
 Test(replay, survives_a_restart_and_a_change_of_size)
 {
     struct replay *replay = open_table(1024);
@@ -425,18 +435,32 @@ Test(replay, a_larger_skew_revives_nothing)
     replay_close(replay);
 }
 
-Test(replay, a_table_of_version_1_is_replaced_as_if_it_were_lost)
+Test(replay, a_table_of_an_older_version_is_replaced_as_if_it_were_lost)
 {
+    static const char *const older[] = {"spnegate-replay1", "spnegate-replay2"};
+    for (size_t i = 0; i < sizeof older / sizeof older[0]; i++) {
+        replay_close(open_table(1024));
+        const int fd = open(path, O_WRONLY);
+        cr_assert_eq(pwrite(fd, older[i], 16, 0), 16);
+        (void)close(fd);
+        (void)unlink(mark);
+        const uint64_t made = (uint64_t)time(NULL);
+        struct replay *replay = open_table(1024);
+        cr_assert_eq(use_made_at(replay, 1, made + KEEP_S / 2 - 1, made + 1),
+                     REASON_REPLAY_UNAVAILABLE, "%s", older[i]);
+        replay_close(replay);
+    }
+}
+
+Test(replay, a_table_of_a_newer_version_is_left_alone)
+{
+    struct replay *replay = NULL;
+    struct fault fault = {0};
     replay_close(open_table(1024));
     const int fd = open(path, O_WRONLY);
-    cr_assert_eq(pwrite(fd, "spnegate-replay1", 16, 0), 16);
+    cr_assert_eq(pwrite(fd, "spnegate-replay9", 16, 0), 16);
     (void)close(fd);
-    (void)unlink(mark);
-    const uint64_t made = (uint64_t)time(NULL);
-    struct replay *replay = open_table(1024);
-    cr_assert_eq(use_made_at(replay, 1, made + KEEP_S / 2 - 1, made + 1),
-                 REASON_REPLAY_UNAVAILABLE);
-    replay_close(replay);
+    cr_assert_eq(replay_open(dir, 1024, &replay, &fault), -1);
 }
 
 /* ---- a lock that is not given back */
