@@ -2,13 +2,11 @@
 
 #include "base/log.h"
 #include "serve/connection.h"
-#include "serve/exchange.h"
-#include "serve/feed.h"
 #include "serve/gate.h"
 #include "serve/guard.h"
+#include "serve/handler.h"
 #include "serve/listener.h"
 #include "serve/refusal.h"
-#include "serve/request.h"
 
 #include <errno.h>
 #include <fcgiapp.h>
@@ -42,9 +40,7 @@ struct thread {
     bool at_doors;     /* looked at the listeners last */
     uint64_t now_us;   /* monotonic; when it last looked */
     int64_t intake_us; /* how long it may look at what comes before it serves on */
-    struct feed feed;  /* what passed the guard; libfcgi reads it */
-    FCGX_Request fcgx;
-    struct exchange exchange;
+    struct handler handler;
     unsigned char *bytes; /* READ_BYTES, what was read last */
 };
 
@@ -131,65 +127,6 @@ static void refuse(struct front *front, struct connection *c, enum guard_cause c
     drop(front, c);
 }
 
-static void read_request(struct thread *t, const struct connection *c, bool crowded)
-{
-    struct request *q = &t->exchange.request;
-    q->listener = c->station->config;
-    q->time_us = clock_us(CLOCK_REALTIME);
-    q->mono_us = clock_us(CLOCK_MONOTONIC);
-    q->waited_us = q->mono_us > c->since_us ? q->mono_us - c->since_us : 0;
-    q->crowded = crowded;
-    request_read(t->fcgx.envp, &t->front->parts.config->audit.request_ids, q);
-}
-
-/*
- * Puts the answer, whole, and ends the request: the only place that does. Without an answer (which
- * the exchange makes impossible) nothing is ended: lighttpd would take an unanswered request as
- * granted.
- */
-static int put_answer(struct thread *t, const struct connection *c)
-{
-    const struct span answer = buf_span(&t->exchange.answer);
-    int failed = answer.len == 0 ? -1 : 0;
-    if (failed == 0) {
-        t->fcgx.ipcFd = c->fd;
-        failed |=
-            FCGX_PutStr((const char *)answer.ptr, (int)answer.len, t->fcgx.out) != (int)answer.len;
-        failed |= FCGX_FClose(t->fcgx.err);
-        failed |= FCGX_FClose(t->fcgx.out);
-    }
-    /* libfcgi only frees from here on: it closes no descriptor and has none to write to. */
-    t->fcgx.ipcFd = -1;
-    t->fcgx.keepConnection = 1;
-    FCGX_Finish_r(&t->fcgx);
-    return failed == 0 ? 0 : -1;
-}
-
-/* Decodes, decides, answers. Returns NONE, or why the connection must go. */
-static enum guard_cause serve_request(struct thread *t, struct connection *c, bool crowded)
-{
-    if (feed_put(&t->feed, &c->guard) != 0) {
-        return GUARD_MEMORY;
-    }
-    t->fcgx.ipcFd = t->feed.out;
-    t->fcgx.keepConnection = 1;
-    t->fcgx.appStatus = 0;
-    if (FCGX_Accept_r(&t->fcgx) != 0 || FCGX_GetError(t->fcgx.in) != 0) {
-        /* After a failure libfcgi may have closed its end, and says so by ipcFd. */
-        const bool out_closed = t->fcgx.ipcFd < 0;
-        t->fcgx.ipcFd = -1;
-        t->fcgx.keepConnection = 1;
-        FCGX_Finish_r(&t->fcgx);
-        feed_renew(&t->feed, out_closed);
-        return GUARD_LIBRARY;
-    }
-    read_request(t, c, crowded);
-    engine_serve(t->front->parts.engine, &t->exchange, before_blocking, t);
-    const int failed = put_answer(t, c);
-    exchange_clear(&t->exchange);
-    return failed != 0 ? GUARD_ANSWER : GUARD_NONE;
-}
-
 static void park(struct front *front, struct connection *c)
 {
     if (pool_park(&front->pool, c) != 0) {
@@ -214,7 +151,7 @@ static enum guard_cause refuse_request(struct thread *t, struct connection *c)
         return suppress_request(t, c, REASON_OVERLOAD);
     }
     const enum guard_cause cause = engine_may_record(front->parts.engine, clock_us(CLOCK_MONOTONIC))
-                                       ? serve_request(t, c, true)
+                                       ? handler_serve(&t->handler, c, true, before_blocking, t)
                                        : suppress_request(t, c, REASON_OVERLOAD);
     gate_leave(&front->gate);
     return cause;
@@ -234,7 +171,8 @@ static void finish_request(struct thread *t, struct connection *c, enum reason r
         return;
     }
     metrics_begin(front->parts.metrics, front->parts.seat);
-    const enum guard_cause cause = reason == REASON_OK         ? serve_request(t, c, false)
+    const enum guard_cause cause = reason == REASON_OK
+                                       ? handler_serve(&t->handler, c, false, before_blocking, t)
                                    : reason == REASON_OVERLOAD ? refuse_request(t, c)
                                                                : suppress_request(t, c, reason);
     metrics_end(front->parts.metrics, front->parts.seat);
@@ -322,11 +260,10 @@ static void sweep(struct thread *t)
 static int thread_warm(struct thread *t, struct fault *fault)
 {
     t->bytes = malloc(READ_BYTES);
-    if (t->bytes == NULL || exchange_init(&t->exchange, t->front->parts.config) != 0 ||
-        feed_open(&t->feed) != 0 || FCGX_InitRequest(&t->fcgx, -1, 0) != 0) {
-        return fault_set(fault, "", "no memory or descriptors for a request thread");
+    if (t->bytes == NULL) {
+        return fault_set(fault, "", "no memory for a request thread");
     }
-    return acceptor_thread_open(&t->exchange.kerberos, fault);
+    return handler_warm(&t->handler, fault);
 }
 
 /*
@@ -472,7 +409,7 @@ static int start_threads(struct front *front, struct fault *fault)
     for (size_t i = 0; i < front->thread_count; i++) {
         struct thread *t = &front->threads[i];
         t->front = front;
-        t->feed.out = t->feed.in = -1;
+        handler_init(&t->handler, front->parts.config, front->parts.engine);
     }
     for (size_t i = 0; i < front->thread_count; i++) {
         struct thread *t = &front->threads[i];
@@ -601,14 +538,6 @@ bool front_drained(struct front *front)
     return pool_count(&front->pool) == 0;
 }
 
-static void thread_free(struct thread *t)
-{
-    feed_close(&t->feed);
-    acceptor_thread_close(t->exchange.kerberos);
-    exchange_free(&t->exchange);
-    free(t->bytes);
-}
-
 void front_close(struct front *front)
 {
     if (front == NULL) {
@@ -624,7 +553,8 @@ void front_close(struct front *front)
             (void)pthread_join(front->threads[i].id, NULL);
         }
         if (front->threads[i].front != NULL) {
-            thread_free(&front->threads[i]);
+            handler_free(&front->threads[i].handler);
+            free(front->threads[i].bytes);
         }
     }
     const int own[] = {front->timer, front->stop, front->doors};
