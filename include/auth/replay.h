@@ -73,11 +73,8 @@ uint64_t replay_floor_us(const struct replay *replay, uint32_t keep_s);
 /* Notes the record of a first use, for its repeats; nothing happens if it is forgotten already. */
 void replay_note(struct replay *replay, const struct replay_entry *entry, uint64_t seq);
 
-/*
- * A process that has held a lock for over a second while another waited for it in vain, or 0; the
- * supervisor kills it. Workers can write what this reads.
- */
-pid_t replay_stuck_holder(const struct replay *replay);
+/* lock_stuck_holder of any of the table's locks; the supervisor kills that process. */
+pid_t replay_stuck_holder(struct replay *replay);
 
 /* How many entries are live at `now_s`, and how many the table bears; walks the table. */
 void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, uint64_t *capacity);

@@ -132,8 +132,8 @@ enum reason audit_append(struct audit *audit, const struct audit_record *record,
 enum reason audit_append_event(struct audit *audit, const char *event, const char *action,
                                const char *result, const char *detail);
 
-/* The process that holds the lock, or 0; the supervisor kills it when it holds it for too long. */
-pid_t audit_lock_holder(const struct audit *audit);
+/* lock_stuck_holder of the trail's lock; the supervisor kills that process. */
+pid_t audit_stuck_holder(struct audit *audit);
 
 /*
  * The error of the last failed append for the daemon's log, as errno; 0 if the last one went well.

@@ -1,10 +1,10 @@
 #include "auth/replay.h"
 
+#include "base/lock.h"
 #include "base/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +28,6 @@ enum {
     SHARE_SLOTS = GROUP_SLOTS / 8, /* of a group, for one principal: hashing spreads it over all */
     LOCKS = 64,
     ENTRIES_MIN = 1024,
-    LOCK_WAIT_S = 1,
 };
 
 /* With another digit at its end: other slots or groups; such a table is replaced, as if lost. */
@@ -61,13 +60,6 @@ struct slot {
 _Static_assert(sizeof(struct slot) == 32, "two slots a cache line");
 _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its page");
 
-struct lock {
-    pthread_mutex_t mutex;
-    _Atomic uint64_t holder; /* pid << 32 | turn */
-    _Atomic uint64_t stuck;  /* the holder that somebody waited for in vain */
-    uint32_t turns;          /* under the mutex */
-};
-
 struct locks {
     struct lock items[LOCKS];
 };
@@ -96,16 +88,9 @@ static struct locks *locks_open(void)
     if (locks == MAP_FAILED) {
         return NULL;
     }
-    pthread_mutexattr_t attributes;
-    int failed = pthread_mutexattr_init(&attributes);
-    if (failed == 0) {
-        failed = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-        failed =
-            failed != 0 ? failed : pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-        for (size_t i = 0; i < LOCKS && failed == 0; i++) {
-            failed = pthread_mutex_init(&locks->items[i].mutex, &attributes);
-        }
-        (void)pthread_mutexattr_destroy(&attributes);
+    int failed = 0;
+    for (size_t i = 0; i < LOCKS && failed == 0; i++) {
+        failed = lock_init(&locks->items[i]);
     }
     if (failed != 0) {
         (void)munmap(locks, sizeof *locks);
@@ -385,54 +370,20 @@ void replay_close(struct replay *replay)
     free(replay);
 }
 
-/* Waits a second at most; the lock of a process that died is simply ours, slots are whole at any
- * moment. */
-static int lock_group(struct replay *replay, size_t group, struct lock **out)
+/* Of a group; after the death of a holder there is nothing to mend, slots are whole at any moment.
+ */
+static struct lock *lock_of(struct replay *replay, size_t group)
 {
-    struct lock *lock = &replay->locks->items[group / GROUP_SLOTS % LOCKS];
-    int code = pthread_mutex_trylock(&lock->mutex);
-    if (code == EBUSY) {
-        struct timespec until;
-        const uint64_t holder = atomic_load(&lock->holder);
-        if (clock_gettime(CLOCK_MONOTONIC, &until) != 0) {
-            return -1;
-        }
-        until.tv_sec += LOCK_WAIT_S;
-        code = pthread_mutex_clocklock(&lock->mutex, CLOCK_MONOTONIC, &until);
-        if (code == ETIMEDOUT && atomic_load(&lock->holder) == holder) {
-            atomic_store(&lock->stuck, holder); /* all the time the same */
-        }
-    }
-    if (code == EOWNERDEAD) {
-        code = pthread_mutex_consistent(&lock->mutex);
-    }
-    if (code != 0) {
-        return -1;
-    }
-    atomic_store(&lock->holder, (uint64_t)(uint32_t)getpid() << 32 | ++lock->turns);
-    *out = lock;
-    return 0;
+    return &replay->locks->items[group / GROUP_SLOTS % LOCKS];
 }
 
-static int unlock_group(struct lock *lock)
+pid_t replay_stuck_holder(struct replay *replay)
 {
-    uint64_t holder = atomic_load(&lock->holder);
-    const int code = pthread_mutex_unlock(&lock->mutex);
-    /* After the unlock, so that whoever is stopped in between still has a name. */
-    (void)atomic_compare_exchange_strong(&lock->holder, &holder, 0);
-    return code == 0 ? 0 : -1;
-}
-
-pid_t replay_stuck_holder(const struct replay *replay)
-{
-    for (size_t i = 0; i < LOCKS; i++) {
-        const struct lock *lock = &replay->locks->items[i];
-        const uint64_t stuck = atomic_load(&lock->stuck);
-        if (stuck != 0 && stuck == atomic_load(&lock->holder)) {
-            return (pid_t)(stuck >> 32);
-        }
+    pid_t holder = 0;
+    for (size_t i = 0; i < LOCKS && holder == 0; i++) {
+        holder = lock_stuck_holder(&replay->locks->items[i]);
     }
-    return 0;
+    return holder;
 }
 
 /* Keyed, so that nobody outside can aim at a slot or at a context. */
@@ -547,8 +498,9 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
                                .expires_s = (uint32_t)(use->now_s + use->keep_s)};
     const size_t group = group_of(replay->header->groups, fresh.id);
     struct slot *found = NULL;
-    struct lock *lock = NULL;
-    if (lock_group(replay, group, &lock) != 0) {
+    struct lock *lock = lock_of(replay, group);
+    uint64_t turn = 0;
+    if (lock_take(lock, &turn) != 0) {
         return REASON_REPLAY_UNAVAILABLE;
     }
     enum reason reason = test_and_set(replay, &replay->slots[group], &fresh, use->now_s, &found);
@@ -556,7 +508,7 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
         reason = REASON_REPLAY_UNAVAILABLE; /* and remembered, all the same */
     }
     const uint64_t seq = found != NULL ? found->seq : 0;
-    if (unlock_group(lock) != 0) {
+    if (lock_give(lock, turn) != 0) {
         reason = REASON_REPLAY_UNAVAILABLE;
     }
     if (reason == REASON_OK || reason == REASON_REPEAT) {
@@ -567,15 +519,16 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
 
 void replay_note(struct replay *replay, const struct replay_entry *entry, uint64_t seq)
 {
-    struct lock *lock = NULL;
+    struct lock *lock = lock_of(replay, entry->slot);
     struct slot *slot = &replay->slots[entry->slot];
-    if (lock_group(replay, entry->slot / GROUP_SLOTS * GROUP_SLOTS, &lock) != 0) {
+    uint64_t turn = 0;
+    if (lock_take(lock, &turn) != 0) {
         return; /* a repeat's record then names no first one */
     }
     if (slot->id == entry->id) {
         slot->seq = seq;
     }
-    (void)unlock_group(lock);
+    (void)lock_give(lock, turn);
 }
 
 void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, uint64_t *capacity)

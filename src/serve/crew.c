@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -82,16 +84,17 @@ bool crew_kill_holder(const struct crew *crew, pid_t pid)
     return false;
 }
 
-void crew_check_patience(const struct crew *crew, unsigned deadline_ms)
+void crew_check_patience(struct crew *crew, unsigned deadline_ms)
 {
     const uint64_t now = crew_now_ms();
     for (size_t i = 0; i < CREW_MAX; i++) {
-        const struct crew_worker *w = &crew->workers[i];
+        struct crew_worker *w = &crew->workers[i];
         const bool starting = w->state == CREW_STARTING;
         const uint64_t patience_ms = starting ? START_MS : 2 * (uint64_t)deadline_ms + DRAIN_MS;
         if ((starting || w->state == CREW_DRAINING) && now - w->since_ms > patience_ms) {
             log_line(LOG_LEVEL_ERROR, "worker %ld %s: killed", (long)w->pid,
                      starting ? "does not become ready" : "does not stop");
+            w->since_ms = now; /* said once, not until it is reaped */
             (void)kill(w->pid, SIGKILL);
         }
     }
@@ -183,6 +186,17 @@ struct crew_worker *crew_reap(struct crew *crew, int *status)
         }
     }
     return NULL;
+}
+
+void crew_describe_death(int status, char *out, size_t size)
+{
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) {
+        (void)snprintf(out, size, "killed by the sandbox (a system call that workers never make)");
+    } else if (WIFSIGNALED(status)) {
+        (void)snprintf(out, size, "signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    } else {
+        (void)snprintf(out, size, "exit status %d", WEXITSTATUS(status));
+    }
 }
 
 void crew_bury(struct crew_worker *worker)

@@ -73,7 +73,7 @@ void crew_kill(struct crew *crew, unsigned generation);
 bool crew_kill_holder(const struct crew *crew, pid_t pid);
 
 /* Kills, and logs, who starts or drains for too long. */
-void crew_check_patience(const struct crew *crew, unsigned deadline_ms);
+void crew_check_patience(struct crew *crew, unsigned deadline_ms);
 
 /* What is to be polled for reports; `who` tells whose each is. Returns how many, up to CREW_MAX. */
 size_t crew_poll(struct crew *crew, struct pollfd fds[CREW_MAX], struct crew_worker *who[CREW_MAX]);
@@ -83,6 +83,9 @@ bool crew_hear(const struct crew_worker *worker, struct worker_report *out);
 
 /* A worker that has died and waitpid's status, or NULL. It is in the table until it is buried. */
 struct crew_worker *crew_reap(struct crew *crew, int *status);
+
+/* How a worker died, in words, from waitpid's status. */
+void crew_describe_death(int status, char *out, size_t size);
 void crew_bury(struct crew_worker *worker);
 
 /*

@@ -1,5 +1,7 @@
 #include "serve/startup.h"
 
+#include "base/secret.h"
+#include "serve/listener.h"
 #include "serve/sandbox.h"
 
 #include <errno.h>
@@ -8,9 +10,42 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
+
+/* Descriptors 0 to 2 and those passed must be something, or the next file opened would take their
+ * place. */
+static int hold_descriptors(void)
+{
+    const int last = STDERR_FILENO + (int)listener_passed();
+    int fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= last) {
+        fd = open("/dev/null", O_RDWR);
+    }
+    return fd < 0 ? -1 : close(fd);
+}
+
+static void set_limits(void)
+{
+    struct rlimit files;
+    const struct rlimit none = {0, 0};
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files); /* with fewer, connections give way earlier */
+    }
+    (void)setrlimit(RLIMIT_CORE, &none); /* a dump would hold keys */
+}
+
+int startup_prepare(void)
+{
+    if (hold_descriptors() != 0 || secret_init() != 0) {
+        return -1;
+    }
+    set_limits();
+    return 0;
+}
 
 /* Makes a directory of ours if it is missing; one that is there must be a directory. */
 static int ensure_directory(const char *path, mode_t mode, const struct config *config,

@@ -25,6 +25,12 @@ struct startup {
 };
 
 /*
+ * Before anything else: what a process is given (descriptors, limits, randomness) is made what the
+ * daemon needs. -1: that cannot be done.
+ */
+int startup_prepare(void);
+
+/*
  * Root's part first, then the configured user's. Returns 0 or the exit status that the fault means;
  * `*out` is written in both cases and holds what was opened so far, for the caller to close.
  */

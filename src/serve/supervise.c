@@ -2,7 +2,6 @@
 
 #include "auth/replay.h"
 #include "base/log.h"
-#include "base/secret.h"
 #include "serve/control.h"
 #include "serve/crew.h"
 #include "serve/generation.h"
@@ -17,13 +16,11 @@
 #include "trail/metrics.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -57,7 +54,6 @@ struct supervisor {
     bool reload;          /* asked for while one was on trial */
     uint64_t watch_ms;    /* when files are looked at next */
     uint64_t files_tried; /* what generation_files said when a reload last failed */
-    pid_t stuck;          /* who held the audit lock at the last tick */
     unsigned warned;      /* the generation whose incomplete sandbox was told of */
     struct snapshot_life life;
     uint64_t usage_ms; /* when the two below were counted */
@@ -290,17 +286,6 @@ static int hear(struct supervisor *s, struct crew_worker *w)
     return 0;
 }
 
-static void describe_death(int status, char *out, size_t size)
-{
-    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) {
-        (void)snprintf(out, size, "killed by the sandbox (a system call that workers never make)");
-    } else if (WIFSIGNALED(status)) {
-        (void)snprintf(out, size, "signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-    } else {
-        (void)snprintf(out, size, "exit status %d", WEXITSTATUS(status));
-    }
-}
-
 /* One worker is gone. Unless it was told to go, it is replaced: tick does, when the budget lets it.
  */
 static int bury(struct supervisor *s, struct crew_worker *w, int status)
@@ -310,7 +295,7 @@ static int bury(struct supervisor *s, struct crew_worker *w, int status)
     char how[96];
     metrics_clear_seat(s->metrics, (unsigned)(w - s->crew.workers));
     crew_bury(w);
-    describe_death(status, how, sizeof how);
+    crew_describe_death(status, how, sizeof how);
     if (dead.state == CREW_DRAINING || s->stopping) {
         if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL) {
             log_line(LOG_LEVEL_ERROR, "worker %ld died while it drained: %s", (long)dead.pid, how);
@@ -346,20 +331,11 @@ static int reap(struct supervisor *s)
 
 /* A worker that is stopped while it holds a lock of all would shut the door for all: it has to go.
  */
-static void check_locks(struct supervisor *s)
+static void check_lock(struct supervisor *s, const char *lock, pid_t holder)
 {
-    const pid_t holder = audit_lock_holder(s->audit);
-    const bool waited =
-        holder != 0 && holder == s->stuck && audit_last_error(s->audit) == ETIMEDOUT;
-    const pid_t other = replay_stuck_holder(s->replay);
-    s->stuck = holder;
-    if (waited && crew_kill_holder(&s->crew, holder)) {
-        log_line(LOG_LEVEL_ERROR, "worker %ld held the audit lock for over a second: killed",
-                 (long)holder);
-    }
-    if (other != 0 && crew_kill_holder(&s->crew, other)) {
-        log_line(LOG_LEVEL_ERROR, "worker %ld held a replay lock for over a second: killed",
-                 (long)other);
+    if (holder != 0 && crew_kill_holder(&s->crew, holder)) {
+        log_line(LOG_LEVEL_ERROR, "worker %ld held %s for over a second: killed", (long)holder,
+                 lock);
     }
 }
 
@@ -383,7 +359,8 @@ static void tick(struct supervisor *s)
 {
     const uint64_t now = crew_now_ms();
     tell_manager(s, now);
-    check_locks(s);
+    check_lock(s, "the audit lock", audit_stuck_holder(s->audit));
+    check_lock(s, "a replay lock", replay_stuck_holder(s->replay));
     if (s->current != NULL) {
         keeper_tick(s->audit, s->current->config, now);
     }
@@ -553,37 +530,13 @@ static void log_totals(const struct supervisor *s)
     log_line(LOG_LEVEL_INFO, "stopped; decisions:%s", at > 0 ? line : " none");
 }
 
-/* Descriptors 0 to 2 and those passed must be something, or the next file opened would take their
- * place. */
-static int hold_descriptors(void)
-{
-    const int last = STDERR_FILENO + (int)listener_passed();
-    int fd = open("/dev/null", O_RDWR);
-    while (fd >= 0 && fd <= last) {
-        fd = open("/dev/null", O_RDWR);
-    }
-    return fd < 0 ? -1 : close(fd);
-}
-
-static void set_limits(void)
-{
-    struct rlimit files;
-    const struct rlimit none = {0, 0};
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &files); /* with fewer, connections give way earlier */
-    }
-    (void)setrlimit(RLIMIT_CORE, &none); /* a dump would hold keys */
-}
-
 int supervise_run(const struct supervise_options *options)
 {
     struct fault fault = {"", ""};
     log_open(LOG_LEVEL_INFO, getenv("JOURNAL_STREAM") != NULL);
-    if (hold_descriptors() != 0 || secret_init() != 0) {
+    if (startup_prepare() != 0) {
         return EX_OSERR;
     }
-    set_limits();
     struct supervisor *s = calloc(1, sizeof *s);
     if (s == NULL) {
         return EX_OSERR;

@@ -121,9 +121,9 @@ enum reason audit_append_event(struct audit *audit, const char *event, const cha
     return append_event(audit, &e);
 }
 
-pid_t audit_lock_holder(const struct audit *audit)
+pid_t audit_stuck_holder(struct audit *audit)
 {
-    return (pid_t)(atomic_load(&audit->ledger.shared->holder) >> 32);
+    return lock_stuck_holder(&audit->ledger.shared->lock);
 }
 
 int audit_last_error(const struct audit *audit)

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOCK_WAIT_S = 1, FOLLOW_TRIES = 4 };
+enum { FOLLOW_TRIES = 4 };
 
 uint64_t ledger_now_us(void)
 {
@@ -30,36 +30,21 @@ uint64_t ledger_mono_ms(void)
 
 int ledger_lock(struct ledger *ledger, uint64_t *turn)
 {
-    struct ledger_shared *shared = ledger->shared;
-    int error = pthread_mutex_trylock(&shared->lock);
+    /* After the death of a holder there is nothing more to mend here: head and `dirty` are right at
+     * any moment. */
+    if (lock_take(&ledger->shared->lock, turn) != 0) {
+        const int error = errno;
 
-    if (error == EBUSY) {
-        struct timespec until = {0};
-
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += LOCK_WAIT_S;
-        error = pthread_mutex_clocklock(&shared->lock, CLOCK_MONOTONIC, &until);
-    }
-    if (error == EOWNERDEAD) {
-        /* Nothing more to mend here: head and `dirty` are right at any moment of a death. */
-        error = pthread_mutex_consistent(&shared->lock);
-    }
-    if (error != 0) {
-        atomic_store(&shared->last_error, error); /* whoever waited */
+        atomic_store(&ledger->shared->last_error, error);
         errno = error;
         return -1;
     }
-    *turn = (uint64_t)(uint32_t)getpid() << 32 | ++shared->turns;
-    atomic_store(&shared->holder, *turn);
     return 0;
 }
 
 void ledger_unlock(struct ledger *ledger, uint64_t turn)
 {
-    (void)pthread_mutex_unlock(&ledger->shared->lock);
-    /* After the unlock, so that whoever is stopped in between still has a name; the next holder has
-     * another turn and is left alone. */
-    (void)atomic_compare_exchange_strong(&ledger->shared->holder, &turn, 0);
+    (void)lock_give(&ledger->shared->lock, turn);
 }
 
 void ledger_format(const struct ledger *ledger, const struct head *after,
@@ -272,21 +257,11 @@ static struct ledger_shared *shared_open(void)
 {
     struct ledger_shared *shared =
         mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    pthread_mutexattr_t attributes;
-    bool good;
 
     if (shared == MAP_FAILED) {
         return NULL;
     }
-    if (pthread_mutexattr_init(&attributes) != 0) {
-        (void)munmap(shared, sizeof(*shared));
-        return NULL;
-    }
-    good = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED) == 0 &&
-           pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST) == 0 &&
-           pthread_mutex_init(&shared->lock, &attributes) == 0;
-    (void)pthread_mutexattr_destroy(&attributes);
-    if (!good) {
+    if (lock_init(&shared->lock) != 0) {
         (void)munmap(shared, sizeof(*shared));
         return NULL;
     }

@@ -8,13 +8,13 @@
 #define TRAIL_LEDGER_H
 
 #include "base/fault.h"
+#include "base/lock.h"
 #include "trail/audit.h"
 #include "trail/audit_format.h"
 #include "trail/chain.h"
 #include "trail/head.h"
 #include "trail/store.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,9 +24,7 @@ enum { LEDGER_NODE_BYTES = 256 };
 
 /* What the processes share besides the head; gone when the last of them is. */
 struct ledger_shared {
-    pthread_mutex_t lock;
-    _Atomic uint64_t holder; /* pid << 32 | turn */
-    uint32_t turns;
+    struct lock lock;
     _Atomic int last_error;
     _Atomic uint32_t sync_failures;
     _Atomic int sync_error; /* of the last of them */

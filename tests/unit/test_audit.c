@@ -101,7 +101,7 @@ TRAIL_TEST(begins_with_chain_open_and_the_start)
     cr_expect_eq(strlen(walk.chain), 16);
     cr_expect_eq(strspn(walk.chain, "0123456789abcdef"), 16);
     cr_expect(stat(file, &st) == 0 && (st.st_mode & 07777) == 0640);
-    cr_expect_eq(audit_lock_holder(audit), 0);
+    cr_expect_eq(audit_stuck_holder(audit), 0);
     cr_expect_eq(audit_last_error(audit), 0);
     audit_close(audit);
     audit_close(NULL);
