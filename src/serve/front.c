@@ -9,7 +9,6 @@
 #include "serve/refusal.h"
 
 #include <errno.h>
-#include <fcgiapp.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -40,7 +39,7 @@ struct thread {
     bool at_doors;     /* looked at the listeners last */
     uint64_t now_us;   /* monotonic; when it last looked */
     int64_t intake_us; /* how long it may look at what comes before it serves on */
-    struct handler handler;
+    struct handler *handler;
     unsigned char *bytes; /* READ_BYTES, what was read last */
 };
 
@@ -151,7 +150,7 @@ static enum guard_cause refuse_request(struct thread *t, struct connection *c)
         return suppress_request(t, c, REASON_OVERLOAD);
     }
     const enum guard_cause cause = engine_may_record(front->parts.engine, clock_us(CLOCK_MONOTONIC))
-                                       ? handler_serve(&t->handler, c, true, before_blocking, t)
+                                       ? handler_serve(t->handler, c, true, before_blocking, t)
                                        : suppress_request(t, c, REASON_OVERLOAD);
     gate_leave(&front->gate);
     return cause;
@@ -172,7 +171,7 @@ static void finish_request(struct thread *t, struct connection *c, enum reason r
     }
     metrics_begin(front->parts.metrics, front->parts.seat);
     const enum guard_cause cause = reason == REASON_OK
-                                       ? handler_serve(&t->handler, c, false, before_blocking, t)
+                                       ? handler_serve(t->handler, c, false, before_blocking, t)
                                    : reason == REASON_OVERLOAD ? refuse_request(t, c)
                                                                : suppress_request(t, c, reason);
     metrics_end(front->parts.metrics, front->parts.seat);
@@ -263,7 +262,7 @@ static int thread_warm(struct thread *t, struct fault *fault)
     if (t->bytes == NULL) {
         return fault_set(fault, "", "no memory for a request thread");
     }
-    return handler_warm(&t->handler, fault);
+    return handler_warm(t->handler, fault);
 }
 
 /*
@@ -409,7 +408,10 @@ static int start_threads(struct front *front, struct fault *fault)
     for (size_t i = 0; i < front->thread_count; i++) {
         struct thread *t = &front->threads[i];
         t->front = front;
-        handler_init(&t->handler, front->parts.config, front->parts.engine);
+        t->handler = handler_open(front->parts.config, front->parts.engine);
+        if (t->handler == NULL) {
+            return fault_set(fault, "", "no memory for a request thread");
+        }
     }
     for (size_t i = 0; i < front->thread_count; i++) {
         struct thread *t = &front->threads[i];
@@ -482,7 +484,7 @@ int front_open(const struct front_parts *parts, struct front **out, struct fault
     const int sems = gate_open(&front->gate, parts->workers, front->thread_count,
                                parts->config->audit.sync == CONFIG_SYNC_COMMIT) |
                      sem_init(&front->warmed, 0, 0);
-    if (front->threads == NULL || sems != 0 || open_events(front) != 0 || FCGX_Init() != 0) {
+    if (front->threads == NULL || sems != 0 || open_events(front) != 0) {
         (void)fault_set(fault, "", "no memory or descriptors for the front");
         goto out;
     }
@@ -553,7 +555,7 @@ void front_close(struct front *front)
             (void)pthread_join(front->threads[i].id, NULL);
         }
         if (front->threads[i].front != NULL) {
-            handler_free(&front->threads[i].handler);
+            handler_close(front->threads[i].handler);
             free(front->threads[i].bytes);
         }
     }

@@ -1,13 +1,25 @@
 #include "serve/handler.h"
 
+#include "serve/exchange.h"
 #include "serve/request.h"
 
+#include <fcgiapp.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { PIPE_BYTES = 256 * 1024 };
+
+struct handler {
+    const struct config *config;
+    const struct engine *engine;
+    int out; /* the pipe's end that libfcgi reads; -1: there is none */
+    int in;
+    FCGX_Request fcgx;
+    struct exchange exchange;
+};
 
 /* If there are no descriptors, the next request tries again. */
 static int open_pipe(struct handler *h)
@@ -45,9 +57,17 @@ static void renew_pipe(struct handler *h)
     (void)open_pipe(h);
 }
 
-void handler_init(struct handler *handler, const struct config *config, const struct engine *engine)
+struct handler *handler_open(const struct config *config, const struct engine *engine)
 {
-    *handler = (struct handler){.config = config, .engine = engine, .out = -1, .in = -1};
+    struct handler *h = calloc(1, sizeof *h);
+    if (h == NULL || FCGX_Init() != 0) {
+        free(h);
+        return NULL;
+    }
+    h->config = config;
+    h->engine = engine;
+    h->out = h->in = -1;
+    return h;
 }
 
 int handler_warm(struct handler *handler, struct fault *fault)
@@ -59,11 +79,14 @@ int handler_warm(struct handler *handler, struct fault *fault)
     return acceptor_thread_open(&handler->exchange.kerberos, fault);
 }
 
-void handler_free(struct handler *handler)
+void handler_close(struct handler *handler)
 {
-    close_pipe(handler);
-    acceptor_thread_close(handler->exchange.kerberos);
-    exchange_free(&handler->exchange);
+    if (handler != NULL) {
+        close_pipe(handler);
+        acceptor_thread_close(handler->exchange.kerberos);
+        exchange_free(&handler->exchange);
+        free(handler);
+    }
 }
 
 static int try_feed(const struct handler *h, const struct guard *guard)

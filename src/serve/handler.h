@@ -9,26 +9,17 @@
 #include "base/fault.h"
 #include "serve/connection.h"
 #include "serve/engine.h"
-#include "serve/exchange.h"
 
-#include <fcgiapp.h>
+struct handler;
 
-struct handler {
-    const struct config *config;
-    const struct engine *engine;
-    int out; /* the pipe's end that libfcgi reads; -1: there is none */
-    int in;
-    FCGX_Request fcgx;
-    struct exchange exchange;
-};
-
-/* Takes nothing yet; both arguments outlive the handler. */
-void handler_init(struct handler *handler, const struct config *config,
-                  const struct engine *engine);
+/* Before there are threads, one for each; both arguments outlive it. NULL: no memory. */
+struct handler *handler_open(const struct config *config, const struct engine *engine);
 
 /* Takes all memory and descriptors that requests need, in the thread that serves them. */
 int handler_warm(struct handler *handler, struct fault *fault);
-void handler_free(struct handler *handler);
+
+/* NULL is allowed. */
+void handler_close(struct handler *handler);
 
 /*
  * Serves the complete request of a connection that has room for the answer; `crowded` as in struct
