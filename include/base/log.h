@@ -17,9 +17,11 @@ enum log_level {
     LOG_LEVEL_DEBUG = 7
 };
 
-/* Sets the most talkative level that is still written (default info) and whether "<N>" stands
- * first. */
-void log_open(enum log_level most, bool prefix);
+/* Whether "<N>" stands first in each line (default: no). */
+void log_open(bool prefix);
+
+/* Sets the most talkative level that is still written (default info). */
+void log_limit(enum log_level most);
 
 /* Writes one line with one write(2); control bytes in it are escaped, too long a line is cut. */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

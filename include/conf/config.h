@@ -20,6 +20,7 @@ enum config_sync { CONFIG_SYNC_WRITE, CONFIG_SYNC_COMMIT };
 enum config_realm_user { CONFIG_USER_FULL, CONFIG_USER_STRIP };
 enum config_binding { CONFIG_BINDING_OFF, CONFIG_BINDING_ALLOW, CONFIG_BINDING_REQUIRE };
 enum config_enctypes { CONFIG_ENCTYPES_STRONG, CONFIG_ENCTYPES_ANY };
+enum config_log { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
 enum config_sandbox { CONFIG_SANDBOX_REQUIRED, CONFIG_SANDBOX_BEST_EFFORT, CONFIG_SANDBOX_OFF };
 enum config_listen { CONFIG_LISTEN_UNIX, CONFIG_LISTEN_TCP, CONFIG_LISTEN_FD };
 
@@ -113,6 +114,7 @@ struct config {
     unsigned workers;            /* 0: one for each CPU online */
     unsigned threads;            /* 8 */
     enum config_sandbox sandbox; /* default required */
+    enum config_log log_level;   /* default info */
     struct {
         size_t request_bytes; /* 128 KiB: all parameters of one request */
         size_t header_bytes;  /* 96 KiB: the value of Authorization */

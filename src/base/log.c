@@ -11,10 +11,14 @@ enum { LOG_LINE_MAX = 2048 };
 static enum log_level threshold = LOG_LEVEL_INFO;
 static bool prefixed;
 
-void log_open(enum log_level most, bool prefix)
+void log_open(bool prefix)
+{
+    prefixed = prefix;
+}
+
+void log_limit(enum log_level most)
 {
     threshold = most;
-    prefixed = prefix;
 }
 
 /* Appends `c` as it may stand in a line: printable ASCII as it is, the rest as \xNN. */

@@ -94,6 +94,7 @@ static struct config *make_defaults(const char *path)
     config->audit.mode = 0640;
     config->audit.sync = CONFIG_SYNC_WRITE;
     config->sandbox = CONFIG_SANDBOX_REQUIRED;
+    config->log_level = CONFIG_LOG_INFO;
     config->audit.seal_every_ms = 60000;
     config->workers = 0;
     config->threads = 8;

@@ -36,11 +36,11 @@ static const struct directive table[] = {
     {SCOPE_TOP, "replay", OPTIONAL, read_map, 0, .help = "the replay table",
      .inside = SCOPE_REPLAY},
     {SCOPE_TOP, "audit", OPTIONAL, read_map, 0, .help = "the audit trail", .inside = SCOPE_AUDIT},
+    {SCOPE_TOP, "log", OPTIONAL, read_map, 0, .help = "the daemon's own log", .inside = SCOPE_LOG},
     {SCOPE_TOP, "sites", REQUIRED, read_sites, 0, .help = "the list of sites"},
     {SCOPE_TOP, "listen", REQUIRED, read_listeners, 0, .help = "the list of listeners"},
     RESERVED_KEY(SCOPE_TOP, "admin"),
     RESERVED_KEY(SCOPE_TOP, "bootstrap"),
-    RESERVED_KEY(SCOPE_TOP, "log"),
     RESERVED_KEY(SCOPE_TOP, "krb5_conf"),
     RESERVED_KEY(SCOPE_TOP, "node"),
 
@@ -82,6 +82,9 @@ static const struct directive table[] = {
      .help = "records a second", .min = 1, .max = 1000000},
     {SCOPE_FAILURES, "burst", OPTIONAL, read_number, IN_CONFIG(audit.failures.burst),
      .help = "records at once", .min = 1, .max = 1000000},
+
+    {SCOPE_LOG, "level", OPTIONAL, read_word, IN_CONFIG(log_level), .help = "how much is told",
+     .words = {"error", "warning", "info", "debug"}},
 
     {SCOPE_SITE, "name", REQUIRED, read_text, IN_SITE(id),
      .help = "what the site is called in the trail", .check = value_identifier},
@@ -168,6 +171,8 @@ static const char *scope_text(enum scope scope)
         return "\"audit\"";
     case SCOPE_FAILURES:
         return "\"failures\"";
+    case SCOPE_LOG:
+        return "\"log\"";
     case SCOPE_SITE:
         return "an item of \"sites\"";
     case SCOPE_SITE_USER:

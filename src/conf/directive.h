@@ -14,6 +14,7 @@ enum scope {
     SCOPE_REPLAY,
     SCOPE_AUDIT,
     SCOPE_FAILURES,
+    SCOPE_LOG,
     SCOPE_SITE,
     SCOPE_SITE_USER,
     SCOPE_RULE

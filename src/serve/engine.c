@@ -389,6 +389,9 @@ void engine_serve(const struct engine *engine, struct exchange *x,
     record(engine, x);
     exchange_format_answer(x);
     metrics_count_decision(engine->parts.metrics, site_slot(engine, x), x->reason, elapsed_us(x));
+    log_line(LOG_LEVEL_DEBUG, "%s: site %s: %s, record %s, %llu us", x->request.listener->address,
+             x->site != NULL ? x->site->id : "-", reason_info(x->reason)->code,
+             x->audit_id[0] != '\0' ? x->audit_id : "-", (unsigned long long)elapsed_us(x));
 }
 
 bool engine_may_record(const struct engine *engine, uint64_t mono_us)

@@ -236,6 +236,15 @@ bool generation_look(const struct generation *g, size_t site, uint64_t *mtime_s,
     return found;
 }
 
+void generation_limit_log(const struct generation *g)
+{
+    static const enum log_level levels[] = {[CONFIG_LOG_ERROR] = LOG_LEVEL_ERROR,
+                                            [CONFIG_LOG_WARNING] = LOG_LEVEL_WARNING,
+                                            [CONFIG_LOG_INFO] = LOG_LEVEL_INFO,
+                                            [CONFIG_LOG_DEBUG] = LOG_LEVEL_DEBUG};
+    log_limit(levels[g->config->log_level]);
+}
+
 uint64_t generation_files(const struct generation *g)
 {
     uint64_t hash = 1;

@@ -68,6 +68,9 @@ void generation_claim(struct generation *generation, struct metrics *metrics);
 bool generation_look(const struct generation *generation, size_t site, uint64_t *mtime_s,
                      bool *changed);
 
+/* Makes this process's log as talkative as the generation says. */
+void generation_limit_log(const struct generation *generation);
+
 /* A number that changes when a keytab, a certificate or krb5.conf is changed, replaced, removed or
  * becomes unreadable. */
 uint64_t generation_files(const struct generation *generation);

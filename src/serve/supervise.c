@@ -120,6 +120,7 @@ static int run_child(void *arg, unsigned seat, int control)
      */
     generation_close_listeners(s->current, g);
     generation_close_listeners(s->candidate, g);
+    generation_limit_log(g);
     const struct worker_parts parts = {.generation = g,
                                        .replay = s->replay,
                                        .audit = s->audit,
@@ -222,6 +223,7 @@ static void promote(struct supervisor *s)
     crew_tell_all(&s->crew, s->candidate->number, WORKER_BEGIN, CREW_SERVING);
     s->current = s->candidate;
     s->candidate = NULL;
+    generation_limit_log(s->current);
     s->crew.budget = (struct crew_budget){.deaths = 0}; /* what killed the old ones may be mended */
     s->files_tried = s->current->files;
     s->life.generation_s = wall_clock_s();
@@ -533,7 +535,7 @@ static void log_totals(const struct supervisor *s)
 int supervise_run(const struct supervise_options *options)
 {
     struct fault fault = {"", ""};
-    log_open(LOG_LEVEL_INFO, getenv("JOURNAL_STREAM") != NULL);
+    log_open(getenv("JOURNAL_STREAM") != NULL);
     if (startup_prepare() != 0) {
         return EX_OSERR;
     }

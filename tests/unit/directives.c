@@ -22,6 +22,8 @@ static const char *scope_prefix(enum scope scope)
         return "replay.";
     case SCOPE_AUDIT:
         return "audit.";
+    case SCOPE_LOG:
+        return "log.";
     case SCOPE_FAILURES:
         return "audit.failures.";
     case SCOPE_SITE:

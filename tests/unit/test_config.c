@@ -156,6 +156,7 @@ Test(good, every_key_of_the_top_level_is_read)
     cr_assert_eq(config->workers, 3);
     cr_assert_eq(config->threads, 16);
     cr_assert_eq(config->sandbox, CONFIG_SANDBOX_BEST_EFFORT);
+    cr_assert_eq(config->log_level, CONFIG_LOG_DEBUG);
     cr_assert_eq(config->limits.request_bytes, 65536);
     cr_assert_eq(config->limits.header_bytes, 32768);
     cr_assert_eq(config->limits.deadline_ms, 750);
@@ -297,6 +298,7 @@ Test(defaults, are_those_of_the_manual)
     cr_assert_eq(config->workers, 0);
     cr_assert_eq(config->threads, 8);
     cr_assert_eq(config->sandbox, CONFIG_SANDBOX_REQUIRED);
+    cr_assert_eq(config->log_level, CONFIG_LOG_INFO);
     cr_assert_eq(config->limits.request_bytes, 131072);
     cr_assert_eq(config->limits.header_bytes, 98304);
     cr_assert_eq(config->limits.deadline_ms, 5000);
@@ -472,7 +474,8 @@ Test(bad, keys_are_refused_with_a_hint)
         {"1:10", "(it belongs into the top level)", "limits: {threads: 5s}\n"},
         {"1:1", "unknown key \"\"", "'': 5\n"},
         {"1:1", "unknown key \"<<\"", "<<: 5\n"},
-        {"1:1", "reserved for a later version", "log: {level: debug}\n"},
+        {"1:1", "reserved for a later version", "node: {}\n"},
+        {"1:14", "`error` or `warning` or `info` or `debug`", "log: {level: 7}\n" LISTEN SITE},
         {"7:5", "reserved for a later version", LISTEN SITE "    session: {}\n"},
         {"7:5", "reserved for a later version", LISTEN SITE "    exempt: [/x]\n"},
         {"3:16", "is a parameter that clients can choose",
@@ -1036,6 +1039,7 @@ Test(example, of_deploy_loads_with_every_default_that_it_shows)
     cr_expect_eq(shown->workers, defaults->workers);
     cr_expect_eq(shown->threads, defaults->threads);
     cr_expect_eq(shown->sandbox, defaults->sandbox);
+    cr_expect_eq(shown->log_level, defaults->log_level);
     cr_expect_eq(shown->limits.request_bytes, defaults->limits.request_bytes);
     cr_expect_eq(shown->limits.header_bytes, defaults->limits.header_bytes);
     cr_expect_eq(shown->limits.deadline_ms, defaults->limits.deadline_ms);
