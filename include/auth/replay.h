@@ -76,7 +76,10 @@ void replay_note(struct replay *replay, const struct replay_entry *entry, uint64
 /* lock_stuck_holder of any of the table's locks; the supervisor kills that process. */
 pid_t replay_stuck_holder(struct replay *replay);
 
-/* How many entries are live at `now_s`, and how many the table bears; walks the table. */
+/*
+ * How many entries are live at `now_s`, and how many the table bears. Cheap, and right as long as
+ * entries live for less than two hours. Workers can write what this reads.
+ */
 void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, uint64_t *capacity);
 
 #endif

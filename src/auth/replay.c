@@ -27,6 +27,7 @@ enum {
     GROUP_SLOTS = 256,
     SHARE_SLOTS = GROUP_SLOTS / 8, /* of a group, for one principal: hashing spreads it over all */
     LOCKS = 64,
+    ENDS = 8192,
     ENTRIES_MIN = 1024,
 };
 
@@ -60,15 +61,19 @@ struct slot {
 _Static_assert(sizeof(struct slot) == 32, "two slots a cache line");
 _Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its page");
 
-struct locks {
-    struct lock items[LOCKS];
+/* What no file holds: a daemon that starts anew starts with free locks. */
+struct shared {
+    struct lock locks[LOCKS];
+    /* How many entries end in a second: that second << 32 | how many. For the status, which must
+     * not walk a large table; two seconds that lie ENDS apart forget the earlier. */
+    _Atomic uint64_t ends[ENDS];
 };
 
 struct replay {
     struct header *header; /* the mapped file */
     struct slot *slots;
     size_t bytes;
-    struct locks *locks; /* anonymous: a daemon that starts anew starts with free locks */
+    struct shared *shared;
 };
 
 static uint64_t groups_for(uint64_t entries)
@@ -81,22 +86,22 @@ static uint64_t groups_for(uint64_t entries)
     return groups;
 }
 
-static struct locks *locks_open(void)
+static struct shared *shared_open(void)
 {
-    struct locks *locks =
-        mmap(NULL, sizeof *locks, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (locks == MAP_FAILED) {
+    struct shared *shared =
+        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) {
         return NULL;
     }
     int failed = 0;
     for (size_t i = 0; i < LOCKS && failed == 0; i++) {
-        failed = lock_init(&locks->items[i]);
+        failed = lock_init(&shared->locks[i]);
     }
     if (failed != 0) {
-        (void)munmap(locks, sizeof *locks);
+        (void)munmap(shared, sizeof *shared);
         return NULL;
     }
-    return locks;
+    return shared;
 }
 
 /* Maps a whole table file; NULL when it is none of ours (errno 0) or cannot be mapped. */
@@ -319,6 +324,30 @@ static int mark_made(const char *path, struct fault *fault)
     return 0;
 }
 
+static void count_end(struct shared *shared, uint32_t expires_s)
+{
+    _Atomic uint64_t *end = &shared->ends[expires_s % ENDS];
+    uint64_t seen = atomic_load_explicit(end, memory_order_relaxed);
+    uint64_t next = 0;
+    do {
+        if (seen >> 32 > expires_s) {
+            return; /* it ended long ago */
+        }
+        next = seen >> 32 == expires_s ? seen + 1 : (uint64_t)expires_s << 32 | 1;
+    } while (!atomic_compare_exchange_weak_explicit(end, &seen, next, memory_order_relaxed,
+                                                    memory_order_relaxed));
+}
+
+static void count_ends(struct replay *replay)
+{
+    const size_t count = (size_t)replay->header->groups * GROUP_SLOTS;
+    for (size_t i = 0; i < count; i++) {
+        if (replay->slots[i].expires_s != 0) {
+            count_end(replay->shared, replay->slots[i].expires_s);
+        }
+    }
+}
+
 int replay_open(const char *state_dir, uint64_t entries, struct replay **out, struct fault *fault)
 {
     char path[512];
@@ -347,13 +376,14 @@ int replay_open(const char *state_dir, uint64_t entries, struct replay **out, st
         return -1;
     }
     struct replay *replay = calloc(1, sizeof *replay);
-    struct locks *locks = locks_open();
-    if (replay == NULL || locks == NULL) {
+    struct shared *shared = shared_open();
+    if (replay == NULL || shared == NULL) {
         free(replay);
         (void)munmap(header, bytes);
         return fault_set(fault, path, "no memory for the replay table");
     }
-    *replay = (struct replay){header, slots_of(header), bytes, locks};
+    *replay = (struct replay){header, slots_of(header), bytes, shared};
+    count_ends(replay);
     *out = replay;
     return 0;
 }
@@ -364,8 +394,8 @@ void replay_close(struct replay *replay)
         return;
     }
     (void)munmap(replay->header, replay->bytes);
-    if (replay->locks != NULL) {
-        (void)munmap(replay->locks, sizeof *replay->locks);
+    if (replay->shared != NULL) {
+        (void)munmap(replay->shared, sizeof *replay->shared);
     }
     free(replay);
 }
@@ -374,14 +404,14 @@ void replay_close(struct replay *replay)
  */
 static struct lock *lock_of(struct replay *replay, size_t group)
 {
-    return &replay->locks->items[group / GROUP_SLOTS % LOCKS];
+    return &replay->shared->locks[group / GROUP_SLOTS % LOCKS];
 }
 
 pid_t replay_stuck_holder(struct replay *replay)
 {
     pid_t holder = 0;
     for (size_t i = 0; i < LOCKS && holder == 0; i++) {
-        holder = lock_stuck_holder(&replay->locks->items[i]);
+        holder = lock_stuck_holder(&replay->shared->locks[i]);
     }
     return holder;
 }
@@ -450,6 +480,7 @@ static enum reason test_and_set(struct replay *replay, struct slot *group, const
     }
     forget(replay->header, place);
     fill_slot(place, fresh);
+    count_end(replay->shared, fresh->expires_s);
     *out = place;
     return REASON_OK;
 }
@@ -533,11 +564,11 @@ void replay_note(struct replay *replay, const struct replay_entry *entry, uint64
 
 void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, uint64_t *capacity)
 {
-    const size_t count = (size_t)replay->header->groups * GROUP_SLOTS;
     uint64_t found = 0;
-    for (size_t i = 0; i < count; i++) {
-        found += replay->slots[i].expires_s > now_s ? 1 : 0;
+    for (size_t i = 0; i < ENDS; i++) {
+        const uint64_t end = atomic_load_explicit(&replay->shared->ends[i], memory_order_relaxed);
+        found += end >> 32 > now_s ? (uint32_t)end : 0;
     }
     *live = found;
-    *capacity = count / 2;
+    *capacity = replay->header->groups * GROUP_SLOTS / 2;
 }

@@ -304,9 +304,12 @@ static void put_latency(struct buf *b, const struct snapshot *s)
 static void put_stores(struct buf *b, const struct snapshot *s)
 {
     const int error = audit_last_error(s->audit);
+    uint64_t live = 0;
+    uint64_t capacity = 0;
+    replay_usage(s->replay, (uint64_t)time(NULL), &live, &capacity);
     put_open(b, "replay", '{');
-    put_number(b, "live", s->replay_live);
-    put_number(b, "capacity", s->replay_capacity);
+    put_number(b, "live", live);
+    put_number(b, "capacity", capacity);
     put_number(b, "floor", replay_floor_us(s->replay, 2 * SKEW_S + 1) / 1000000);
     put_close(b, '}');
     put_open(b, "audit", '{');

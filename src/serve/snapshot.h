@@ -38,8 +38,6 @@ struct snapshot {
     const struct metrics *metrics;
     const struct audit *audit;
     const struct replay *replay;
-    uint64_t replay_live; /* as replay_usage counts them, which takes its time */
-    uint64_t replay_capacity;
     unsigned wanted; /* workers */
     bool slowed;     /* they die too often */
     bool stopping;

@@ -31,7 +31,6 @@ enum {
     TICK_MS = 250,
     WATCH_MS = 2000, /* how often keytabs and krb5.conf are looked at */
     FORK_PAUSE_MS = 5000,
-    USAGE_MS = 1000, /* how old the replay table's fill may be that status tells */
 };
 
 _Static_assert((int)CREW_MAX <= (int)METRICS_SEATS_MAX, "each worker has its seat");
@@ -56,9 +55,6 @@ struct supervisor {
     uint64_t files_tried; /* what generation_files said when a reload last failed */
     unsigned warned;      /* the generation whose incomplete sandbox was told of */
     struct snapshot_life life;
-    uint64_t usage_ms; /* when the two below were counted */
-    uint64_t replay_live;
-    uint64_t replay_capacity;
 };
 
 static uint64_t wall_clock_s(void)
@@ -444,10 +440,6 @@ static bool answer_request(void *arg, struct span request, struct buf *out)
     if (!span_equal(request, span_of("status"))) {
         return false;
     }
-    if (s->usage_ms == 0 || now - s->usage_ms >= USAGE_MS) {
-        s->usage_ms = now;
-        replay_usage(s->replay, wall_clock_s(), &s->replay_live, &s->replay_capacity);
-    }
     const unsigned wanted = s->current != NULL ? wanted_workers(s->current) : 0;
     const struct snapshot snapshot = {.config_path = s->config_path,
                                       .life = &s->life,
@@ -456,8 +448,6 @@ static bool answer_request(void *arg, struct span request, struct buf *out)
                                       .metrics = s->metrics,
                                       .audit = s->audit,
                                       .replay = s->replay,
-                                      .replay_live = s->replay_live,
-                                      .replay_capacity = s->replay_capacity,
                                       .wanted = wanted,
                                       .slowed = crew_budget_slowed(&s->crew.budget, wanted, now),
                                       .stopping = s->stopping};

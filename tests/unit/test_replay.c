@@ -91,6 +91,37 @@ Test(replay, ten_thousand_tokens_are_each_good_once)
     replay_close(replay);
 }
 
+static uint64_t live_at(struct replay *replay, uint64_t now_s)
+{
+    uint64_t live = 0;
+    uint64_t capacity = 0;
+    replay_usage(replay, now_s, &live, &capacity);
+    return live;
+}
+
+Test(replay, knows_how_many_entries_live)
+{
+    struct replay *replay = open_table(10000);
+    cr_expect_eq(live_at(replay, t0), 0);
+    for (unsigned token = 0; token < 300; token++) {
+        cr_assert_eq(use(replay, token, t0 + token / 100), REASON_OK);
+        cr_assert_eq(use(replay, token, t0 + token / 100), REASON_REPLAY, "which is none more");
+    }
+    cr_expect_eq(live_at(replay, t0 + 2), 300);
+    cr_expect_eq(live_at(replay, t0 + KEEP_S - 1), 300);
+    cr_expect_eq(live_at(replay, t0 + KEEP_S), 200);
+    cr_expect_eq(live_at(replay, t0 + KEEP_S + 2), 0);
+    replay_close(replay);
+    replay = open_table(10000);
+    cr_expect_eq(live_at(replay, t0 + KEEP_S), 200, "of the file");
+    /* What ended long before is not taken for what lives now, nor does it take its place. */
+    (void)use(replay, 1000, t0 - 8192 + 1);
+    cr_expect_eq(live_at(replay, t0 + KEEP_S), 200);
+    cr_assert_eq(use(replay, 1001, t0 + 8192), REASON_OK);
+    cr_expect_eq(live_at(replay, t0 + 8192), 1);
+    replay_close(replay);
+}
+
 Test(replay, a_full_table_refuses_and_forgets_nothing)
 {
     struct replay *replay = open_table(1024);
