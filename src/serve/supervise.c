@@ -384,9 +384,7 @@ static void tick(struct supervisor *s)
     const uint64_t now = crew_now_ms();
     tell_manager(s, now);
     check_locks(s);
-    if (s->current != NULL) {
-        keeper_tick(s->audit, s->current->config, now);
-    }
+    const bool moved = s->current != NULL && keeper_tick(s->audit, s->current->config, now);
     crew_check_patience(&s->crew, s->current != NULL ? s->current->config->limits.deadline_ms : 0);
     if (s->current == NULL || s->stopping) {
         return;
@@ -398,6 +396,9 @@ static void tick(struct supervisor *s)
             log_line(LOG_LEVEL_ERROR, "a worker cannot be started: %s", strerror(errno));
             s->crew.budget.not_before_ms = now + FORK_PAUSE_MS;
         }
+    }
+    if (moved) {
+        begin_reload(s, "the audit trail is in another directory");
     }
     if (s->reload) {
         begin_reload(s, "asked for while another reload was under way");
