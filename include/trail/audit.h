@@ -171,6 +171,8 @@ struct audit_pace {
 struct audit_news {
     char seal[AUDIT_SEAL_TEXT];    /* what was sealed: chain, seq, h, epoch and next key; or "" */
     char segment[AUDIT_SEAL_TEXT]; /* where the chain goes on; or "" */
+    bool deleted;                  /* because the file before was deleted */
+    bool moved;                    /* in another directory than before: see audit_tick */
     struct fault fault;            /* what went wrong; `what` "" if nothing did */
 };
 
@@ -178,8 +180,11 @@ struct audit_news {
  * The supervisor's clock, called a few times a second with the monotonic time: recomputes what was
  * appended, seals it when it is time (after proving that file and shared head fit; where they do
  * not, that is recorded and the chain goes on from the last record that fitted), rotates by size
- * and age, syncs about every second, and tries again what failed. Waits at most a second for the
- * lock. The same failure is told once a minute. False: there are no news.
+ * and age, syncs about every second, and tries again what failed. A file that was deleted (not one
+ * that was renamed) is found out about, and the chain goes on in a new one; as long as none can be
+ * opened, nobody appends. A process that may open files only where they were when it began cannot
+ * follow into another directory: `moved` tells of it, once. Waits at most a second for the lock.
+ * The same failure is told once a minute. False: there are no news.
  */
 bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now_ms,
                 struct audit_news *news);
@@ -187,8 +192,8 @@ bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now
 /*
  * The supervisor's answer to SIGHUP and SIGUSR1: if the file was renamed, ends it with a seal and
  * opens the path anew; the workers follow at their next append. If not, proves with a record that
- * it can be written. -1 and news with a fault: the file before stays in use, and audit_tick tries
- * again.
+ * it can be written. -1 and news with a fault: the file before stays in use unless it was deleted,
+ * and audit_tick tries again.
  */
 int audit_rotate(struct audit *audit, struct audit_news *news);
 

@@ -359,9 +359,7 @@ static void tick(struct supervisor *s)
     tell_manager(s, now);
     check_lock(s, "the audit lock", audit_stuck_holder(s->audit));
     check_lock(s, "a replay lock", replay_stuck_holder(s->replay));
-    if (s->current != NULL) {
-        keeper_tick(s->audit, s->current->config, now);
-    }
+    const bool moved = s->current != NULL && keeper_tick(s->audit, s->current->config, now);
     crew_check_patience(&s->crew, s->current != NULL ? s->current->config->limits.deadline_ms : 0);
     if (s->current == NULL || s->stopping) {
         return;
@@ -373,6 +371,9 @@ static void tick(struct supervisor *s)
             log_line(LOG_LEVEL_ERROR, "a worker cannot be started: %s", strerror(errno));
             s->crew.budget.not_before_ms = now + FORK_PAUSE_MS;
         }
+    }
+    if (moved) {
+        begin_reload(s, "the audit trail is in another directory");
     }
     if (s->reload) {
         begin_reload(s, "asked for while another reload was under way");

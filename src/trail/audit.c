@@ -30,7 +30,10 @@ struct audit {
     struct seal seal;
     struct segment segment;
     char first_key[AUDIT_KEY_BYTES];
-    bool turn_wanted;        /* told to, and not done yet */
+    bool turn_wanted; /* told to, and not done yet */
+    bool moved;       /* to another directory, and not told yet */
+    dev_t dir_dev;    /* the directory of the file */
+    ino_t dir_ino;
     uint32_t sync_failures;  /* that were there when the file was opened */
     uint64_t sync_rotate_ms; /* not before this is another file opened because of them */
     uint64_t synced_seq;
@@ -214,6 +217,7 @@ static int audit_start(struct audit *audit, const struct audit_options *options,
         return -1;
     }
     secret_hex(audit->first_key, audit->seal.keys.first, sizeof(audit->seal.keys.first));
+    (void)store_directory(&audit->ledger.options, &audit->dir_dev, &audit->dir_ino);
     return start_record(audit, options, &begun, fault);
 }
 
@@ -289,7 +293,8 @@ static bool turn_due(struct audit *audit, const struct audit_pace *pace, uint64_
     const uint32_t failures = atomic_load(&audit->ledger.shared->sync_failures);
 
     *rename = false;
-    if (audit->turn_wanted || (head_get(&audit->ledger.head).flags & HEAD_CLOSED) != 0) {
+    if (audit->turn_wanted || (head_get(&audit->ledger.head).flags & HEAD_CLOSED) != 0 ||
+        store_is_deleted(&audit->ledger.store)) {
         return true;
     }
     *rename = true;
@@ -302,11 +307,24 @@ static bool turn_due(struct audit *audit, const struct audit_pace *pace, uint64_
     return segment_is_full(&audit->segment, &audit->ledger, pace->rotate_bytes, pace->rotate_ms);
 }
 
+/* Notices when the file is in another directory than the one before. */
+static void directory_look(struct audit *audit)
+{
+    const dev_t dev = audit->dir_dev;
+    const ino_t ino = audit->dir_ino;
+
+    if (store_directory(&audit->ledger.options, &audit->dir_dev, &audit->dir_ino) == 0 &&
+        (audit->dir_dev != dev || audit->dir_ino != ino)) {
+        audit->moved = true;
+    }
+}
+
 static int turn(struct audit *audit, bool rename, enum segment_turn *out, struct audit_news *news)
 {
     if (segment_turn(&audit->segment, &audit->ledger, &audit->seal, rename, out, news) != 0) {
         return -1;
     }
+    directory_look(audit);
     audit->turn_wanted = false;
     audit->sync_failures = atomic_load(&audit->ledger.shared->sync_failures);
     return 0;
@@ -318,7 +336,7 @@ bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now
     enum segment_turn turned = SEGMENT_SAME;
     bool rename = false;
 
-    *news = (struct audit_news){"", "", {"", ""}};
+    *news = (struct audit_news){.seal = ""};
     if (audit->seal_ms == 0) {
         audit->seal_ms = now_ms + pace->seal_ms;
     }
@@ -339,14 +357,17 @@ bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now
         }
     }
     news_temper(audit, now_ms, news);
-    return news->seal[0] != '\0' || news->segment[0] != '\0' || news->fault.what[0] != '\0';
+    news->moved = audit->moved;
+    audit->moved = false;
+    return news->seal[0] != '\0' || news->segment[0] != '\0' || news->moved ||
+           news->fault.what[0] != '\0';
 }
 
 int audit_rotate(struct audit *audit, struct audit_news *news)
 {
     enum segment_turn turned = SEGMENT_SAME;
 
-    *news = (struct audit_news){"", "", {"", ""}};
+    *news = (struct audit_news){.seal = ""};
     audit->turn_wanted = true;
     if (turn(audit, false, &turned, news) != 0) {
         return -1;
@@ -364,7 +385,7 @@ int audit_stop(struct audit *audit, struct audit_news *news)
     struct audit_format_event event = {
         .event = span_of("lifecycle"), .mono_ms = ledger_mono_ms(), .action = span_of("stop")};
 
-    *news = (struct audit_news){"", "", {"", ""}};
+    *news = (struct audit_news){.seal = ""};
     if (append_event(audit, &event) != REASON_OK) {
         return fault_set(&news->fault, audit->ledger.path, "cannot be written: %s",
                          strerror(audit_last_error(audit)));

@@ -223,23 +223,34 @@ static int follow(struct ledger *ledger, const struct head *head)
     return 0;
 }
 
+/* -1 and errno between the end of a file and the opening of the next. */
+static int check_open(const struct ledger *ledger)
+{
+    const int error = atomic_load(&ledger->shared->next_error);
+
+    if ((head_get(&ledger->head).flags & HEAD_CLOSED) == 0) {
+        return 0;
+    }
+    errno = error != 0 ? error : EAGAIN;
+    return -1;
+}
+
 int ledger_ready(struct ledger *ledger)
 {
     const struct head head = head_get(&ledger->head);
 
+    if (check_open(ledger) != 0) {
+        return -1;
+    }
     /* The number of a file that is open is nobody else's. The leader does not believe the head. */
     if ((ledger->store.dev != head.dev || ledger->store.ino != head.ino) &&
         ledger->leader != getpid() && follow(ledger, &head) != 0) {
         return -1;
     }
-    if (head_is_dirty(&ledger->head) && (head.flags & HEAD_CLOSED) == 0 && settle(ledger) != 0) {
+    if (head_is_dirty(&ledger->head) && settle(ledger) != 0) {
         return -1;
     }
-    if ((head_get(&ledger->head).flags & HEAD_CLOSED) != 0) {
-        errno = EAGAIN;
-        return -1;
-    }
-    return 0;
+    return check_open(ledger); /* what was found may have been the end of the file */
 }
 
 int ledger_sync(struct ledger *ledger, const struct store *store)

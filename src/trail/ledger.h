@@ -28,6 +28,8 @@ struct ledger_shared {
     _Atomic int last_error;
     _Atomic uint32_t sync_failures;
     _Atomic int sync_error; /* of the last of them */
+    _Atomic int
+        next_error; /* why there is no file to go on in; 0: the leader is about to open it */
 };
 
 struct ledger {
@@ -69,8 +71,8 @@ void ledger_unlock(struct ledger *ledger, uint64_t turn);
 
 /* The functions below are called with the lock held. */
 
-/* Follows the head to its file and mends what was left half done; -1 and errno, EAGAIN between the
- * end of a file and the opening of the next. */
+/* Follows the head to its file and mends what was left half done; -1 and errno: between the end of
+ * a file and the opening of the next why that is not there yet, or EAGAIN. */
 int ledger_ready(struct ledger *ledger);
 
 /* Formats a line without its end, to follow `after`. */

@@ -65,6 +65,33 @@ static int file_rename(const struct segment *segment, const struct ledger *ledge
     return fault_set(fault, ledger->path, "cannot be renamed to %s: %s", to, strerror(errno));
 }
 
+static bool is_closed(const struct ledger *ledger)
+{
+    return (head_get(&ledger->head).flags & HEAD_CLOSED) != 0;
+}
+
+/* Says why there is no next file, and what that means for records. EEXIST: there is another one;
+ * EINVAL: it is none. */
+static int fault_next(struct ledger *ledger, int error, struct fault *fault)
+{
+    const char *before = store_is_deleted(&ledger->store)
+                             ? "was deleted, so no record can be written"
+                         : is_closed(ledger) ? "was closed, so no record can be written"
+                                             : "stays in use";
+
+    atomic_store(&ledger->shared->next_error, error);
+    if (error == EEXIST) {
+        return fault_set(fault, ledger->path,
+                         "holds something already and was left as it is; the file before %s",
+                         before);
+    }
+    if (error == EINVAL) {
+        return fault_set(fault, ledger->path, "is not a regular file; the file before %s", before);
+    }
+    return fault_set(fault, ledger->path, "cannot be opened: %s; the file before %s",
+                     strerror(error), before);
+}
+
 /* Opens what is at the path now; with SEGMENT_NEXT it can become the next file. */
 static int next_open(struct ledger *ledger, struct store *next, enum segment_turn *turn,
                      struct fault *fault)
@@ -73,13 +100,12 @@ static int next_open(struct ledger *ledger, struct store *next, enum segment_tur
     enum chain_state state;
 
     if (store_open(&ledger->options, next) != 0) {
-        return fault_set(fault, ledger->path, "cannot be opened: %s; the file before stays in use",
-                         strerror(errno));
+        return fault_next(ledger, errno, fault);
     }
     *turn = SEGMENT_NEXT;
     if (next->dev == ledger->store.dev && next->ino == ledger->store.ino && next->size > 0) {
         *turn = SEGMENT_SAME;
-        return (head_get(&ledger->head).flags & HEAD_CLOSED) == 0
+        return !is_closed(ledger)
                    ? 0
                    : fault_set(fault, ledger->path, "is a segment that was closed; move it away");
     }
@@ -90,8 +116,7 @@ static int next_open(struct ledger *ledger, struct store *next, enum segment_tur
     if (state == CHAIN_OK && !tail.found) {
         return 0;
     }
-    return fault_set(fault, ledger->path,
-                     "holds something already and was left as it is; the file before stays in use");
+    return fault_next(ledger, EEXIST, fault);
 }
 
 /* Seals what is not, and ends the file; best effort: a full disk is often the very reason for a new
@@ -104,7 +129,7 @@ static void old_close(struct ledger *ledger, struct seal *seal, struct audit_new
     struct ledger_line line;
     struct head head = head_get(&ledger->head);
 
-    if ((head.flags & HEAD_CLOSED) != 0) {
+    if (is_closed(ledger)) {
         return;
     }
     if (seal_write(seal, ledger, 0, &news->fault) == 0) {
@@ -136,7 +161,7 @@ static int next_begin(struct ledger *ledger, struct seal *seal, const struct sto
 
     if (chain_tail_read(next->read_fd, head.next_seq, ledger->scratch, &tail) != CHAIN_OK ||
         tail.found) {
-        return fault_set(fault, ledger->path, "holds something already and was left as it is");
+        return fault_next(ledger, EEXIST, fault);
     }
     secret_hex(digits, head.hash, sizeof(head.hash));
     seal_key(seal, &event.epoch.value, public_key);
@@ -144,10 +169,34 @@ static int next_begin(struct ledger *ledger, struct seal *seal, const struct sto
     event.prev_h = span_of(digits);
     event.pk = span_of(public_key);
     if (ledger_mend(ledger, next, &tail, &event) != 0) {
+        atomic_store(&ledger->shared->next_error, errno);
         return fault_set(fault, ledger->path, "cannot be written: %s; no record is until it can",
                          strerror(errno));
     }
     return 0;
+}
+
+/* No record goes to a file that was deleted: whoever was let in by one would have none. What else
+ * is wrong with it is no news. */
+static void deleted_end(struct ledger *ledger, struct seal *seal, struct audit_news *news)
+{
+    struct audit_news rest = {.seal = ""};
+    uint64_t turn = 0;
+    struct head head;
+
+    if (is_closed(ledger)) {
+        return;
+    }
+    (void)seal_prepare(seal, ledger, news->seal, &rest.fault);
+    if (ledger_lock(ledger, &turn) != 0) {
+        return; /* at the next try */
+    }
+    old_close(ledger, seal, &rest);
+    head = head_get(&ledger->head);
+    head.flags |= HEAD_CLOSED;
+    head_set(&ledger->head, &head);
+    ledger_unlock(ledger, turn);
+    (void)seal_finish(seal, ledger, news->seal, &rest.fault);
 }
 
 /* What is done under the lock. */
@@ -172,6 +221,8 @@ static int turn_locked(struct segment *segment, struct ledger *ledger, struct se
     if (store_replace(&ledger->store, next) != 0) {
         return fault_set(&news->fault, ledger->path, "cannot be opened: %s", strerror(errno));
     }
+    atomic_store(&ledger->shared->next_error, 0);
+    atomic_store(&ledger->shared->last_error, 0); /* the opening is written */
     head = head_get(&ledger->head);
     segment->first_seq = head.next_seq - 1;
     segment->begun_s = ledger_now_us() / 1000000;
@@ -196,7 +247,11 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     if (rename && file_rename(segment, ledger, renamed, &news->fault) != 0) {
         return -1;
     }
+    news->deleted = store_is_deleted(&ledger->store);
     if (next_open(ledger, &next, out, &news->fault) != 0) {
+        if (news->deleted) {
+            deleted_end(ledger, seal, news);
+        }
         goto out;
     }
     if (*out == SEGMENT_SAME) {
@@ -223,6 +278,10 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     }
 
 out:
+    if (r != 0 && is_closed(ledger)) {
+        /* Nobody has to come and be refused before status says so. */
+        atomic_store(&ledger->shared->last_error, atomic_load(&ledger->shared->next_error));
+    }
     if (r != 0 && renamed[0] != '\0') {
         /* If somebody has put a file there, the old one is in use under its new name. */
         (void)renameat2(AT_FDCWD, renamed, AT_FDCWD, ledger->path, RENAME_NOREPLACE);

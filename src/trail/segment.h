@@ -32,8 +32,8 @@ enum segment_turn { SEGMENT_SAME, SEGMENT_NEXT };
  * Opens the path anew. If it still is the same file, there is nothing to do; else the old one is
  * sealed and closed, and the chain goes on in the new one, whose key and place `seal` then knows.
  * With `rename` the file is renamed to `<file>.<first seq>` before. `news` is told. -1 and a fault
- * in it: the old file stays in use, or, when only the new one could not be written any more, none
- * is until the next try.
+ * in it: the old file stays in use, or, when it was deleted, or only the new one could not be
+ * written any more, none is until the next try.
  */
 int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *seal, bool rename,
                  enum segment_turn *out, struct audit_news *news);

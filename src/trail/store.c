@@ -138,6 +138,30 @@ int store_find(const struct store_options *options, dev_t dev, ino_t ino, struct
     return r;
 }
 
+bool store_is_deleted(const struct store *store)
+{
+    struct stat st;
+
+    return fstat(store->fd, &st) == 0 && st.st_nlink == 0;
+}
+
+int store_directory(const struct store_options *options, dev_t *dev, ino_t *ino)
+{
+    char path[PATH_MAX];
+    struct stat st;
+
+    if (directory_of(options->path, path) != 0) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    if (stat(path, &st) != 0) {
+        return -1;
+    }
+    *dev = st.st_dev;
+    *ino = st.st_ino;
+    return 0;
+}
+
 int store_sync_name(const struct store_options *options)
 {
     char path[PATH_MAX];

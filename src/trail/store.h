@@ -5,6 +5,7 @@
 #ifndef TRAIL_STORE_H
 #define TRAIL_STORE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -31,6 +32,12 @@ int store_open(const struct store_options *options, struct store *out);
 /* Opens the file that has this number and never makes one: at the path, or renamed in the same
  * directory. -1 and errno, ENOENT when it is not there. */
 int store_find(const struct store_options *options, dev_t dev, ino_t ino, struct store *out);
+
+/* Whether the file has no name any more: what is written to it is gone when it is closed. */
+bool store_is_deleted(const struct store *store);
+
+/* The directory that the path is in, by its number; -1 and errno. */
+int store_directory(const struct store_options *options, dev_t *dev, ino_t *ino);
 
 /* Waits until the file's name in its directory is on the disk; -1 and errno. */
 int store_sync_name(const struct store_options *options);

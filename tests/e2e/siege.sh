@@ -39,12 +39,13 @@ for word in sys.argv[3:]:
     getattr(mishap, name)(*map(int, numbers.split(",")))' "$e2e/tools" "$dir/mishap" "$@"
 }
 
-# trail_holds FILE...: one follows the other, and each line the one before.
+# trail_holds: of all the files in $dir/audit one follows the other, and each line the one before.
 trail_holds() {
     checks=$((checks + 1))
     python3 -IBSc '
 import sys
 sys.path.insert(0, sys.argv[1])
 import siege
-siege.Trail(*sys.argv[2:])' "$e2e/tools" "$@" || fail "the trail does not hold"
+siege.Trail(*siege.trail_files(sys.argv[2]))' "$e2e/tools" "$dir/audit" ||
+        fail "the trail does not hold"
 }

@@ -850,7 +850,7 @@ TRAIL_TEST(begins_a_new_file_however_short_its_first_write_was)
             refused++;
             /* Nobody writes to the old one any more. */
             cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
-            cr_assert_eq(audit_last_error(audit), EAGAIN);
+            cr_assert_eq(audit_last_error(audit), EFBIG);
             limit_set(RLIM_INFINITY);
             cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
             trail_rotate(audit);

@@ -140,7 +140,6 @@ Test(sandbox, files_out_of_reach)
         expect_deed(EACCES, "append", paths[i]);
     }
     expect_deed(EACCES, "list", "state/.");
-    expect_deed(EACCES, "list", "log/.");
     expect_deed(EACCES, "create", "state/new");
     expect_deed(EACCES, "create", "etc/new");
     expect_deed(EACCES, "append", "conf/one");
@@ -151,6 +150,7 @@ Test(sandbox, files_within_reach)
     expect_deed(0, "read", "conf/one");
     expect_deed(0, "read", "conf/two");
     expect_deed(0, "read", "/dev/urandom");
+    expect_deed(0, "list", "log/."); /* the file may have been renamed */
     expect_deed(0, "read", "log/audit");
     expect_deed(0, "append", "log/audit");
     expect_deed(0, "create", "log/new");

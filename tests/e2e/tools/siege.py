@@ -213,9 +213,27 @@ class Siege:
         return dict(self.counts)
 
 
+def first_record(path):
+    """The number of a file's first record, wherever torn bytes before it end; None: it has none."""
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                return json.loads(line)["seq"]
+            except ValueError:
+                pass
+    return None
+
+
+def trail_files(directory):
+    """All files of the trail in it that have a record, the oldest first."""
+    paths = [os.path.join(directory, name) for name in os.listdir(directory)
+             if name.startswith("audit.jsonl")]
+    return sorted((path for path in paths if first_record(path) is not None), key=first_record)
+
+
 class Trail:
-    """What the files of a trail prove, one after the other: every line follows the one before, and what is no record is
-    told of, with its length and hash, by the record after it."""
+    """What the files of a trail prove, one after the other: every line follows the one before, and
+    what is no record is told of, with its length and hash, by the record after it."""
 
     def __init__(self, *paths):
         self.granted = {}  # number: principal

@@ -3,6 +3,7 @@
  * back.
  */
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,7 +12,8 @@ enum { STEP_US = 10000 };
 int fdatasync(int fd)
 {
     const char *path = getenv("SLOWDISK");
-    while (path != NULL && access(path, F_OK) == 0) {
+    struct stat st;
+    while (path != NULL && stat(path, &st) == 0) { /* which the sandbox lets workers do */
         (void)usleep(STEP_US);
     }
     return (int)syscall(SYS_fdatasync, fd);
