@@ -1,5 +1,6 @@
 #include "auth/replay.h"
 
+#include "base/boot.h"
 #include "base/secret.h"
 
 #include <errno.h>
@@ -42,7 +43,9 @@ struct header {
     uint64_t made_us; /* nothing from before that is remembered */
     uint64_t lost;    /* there was a table before, and its entries are not here */
     _Atomic uint64_t
-        forgotten_s; /* the latest authenticator's time of an entry that was given up */
+        forgotten_s;          /* the latest authenticator's time of an entry that was given up */
+    char boot[BOOT_ID_BYTES]; /* the start of the host since which it is in use */
+    uint64_t settled;         /* 1: all that it ever held is on the disk */
 };
 
 /*
@@ -76,6 +79,7 @@ struct replay {
     struct header *header; /* the mapped file */
     struct slot *slots;
     size_t bytes;
+    pid_t opener;        /* who settles it */
     struct locks *locks; /* anonymous: a daemon that starts anew starts with free locks */
 };
 
@@ -180,6 +184,8 @@ static int copy_live(struct header *from, struct header *to, uint64_t now_s)
     const size_t count = (size_t)from->groups * GROUP_SLOTS;
     to->made_us = from->made_us;
     to->lost = from->lost;
+    memcpy(to->boot, from->boot, sizeof to->boot);
+    to->settled = from->settled;
     raise_forgotten(to, atomic_load(&from->forgotten_s));
     for (size_t i = 0; i < count; i++) {
         const struct slot *old = &slots_of(from)[i];
@@ -258,6 +264,7 @@ static int make_table(const char *path, uint64_t groups, struct header *old, boo
     header->groups = groups;
     header->made_us = clock_us();
     header->lost = lost ? 1 : 0;
+    header->settled = 1;
     secret_random(header->key, sizeof header->key);
     if (old != NULL) {
         memcpy(header->key, old->key, sizeof header->key);
@@ -334,6 +341,35 @@ static int mark_made(const char *path, struct fault *fault)
     return 0;
 }
 
+/*
+ * Begins with the use of a table: if the host went down with it in use, entries may be missing, and
+ * it counts as one that replaces a lost one. That is on the disk before anything is granted.
+ */
+static int begin_use(const char *path, struct header *header, struct fault *fault)
+{
+    char boot[BOOT_ID_BYTES] = "";
+    boot_id(boot);
+    if (header->settled != 1 && (boot[0] == '\0' || memcmp(header->boot, boot, sizeof boot) != 0)) {
+        header->made_us = clock_us();
+        header->lost = 1;
+    }
+    memcpy(header->boot, boot, sizeof boot);
+    header->settled = 0;
+    return msync(header, HEADER_BYTES, MS_SYNC) == 0
+               ? 0
+               : fault_set(fault, path, "the replay table cannot be written: %s", strerror(errno));
+}
+
+/* Whatever of it fails, the table only counts as one that was in use. */
+static void settle(const struct replay *replay)
+{
+    struct header *header = replay->header;
+    if (msync(header, replay->bytes, MS_SYNC) == 0) {
+        header->settled = 1;
+        (void)msync(header, HEADER_BYTES, MS_SYNC);
+    }
+}
+
 int replay_open(const char *state_dir, uint64_t entries, struct replay **out, struct fault *fault)
 {
     char path[512];
@@ -355,7 +391,8 @@ int replay_open(const char *state_dir, uint64_t entries, struct replay **out, st
         }
         r = r == 0 ? open_table(path, &header, &bytes, fault) : r;
     }
-    if (r != 0 || mark_made(mark, fault) != 0) {
+    if (r != 0 || header == NULL || mark_made(mark, fault) != 0 ||
+        begin_use(path, header, fault) != 0) {
         if (header != NULL) {
             (void)munmap(header, bytes);
         }
@@ -368,7 +405,7 @@ int replay_open(const char *state_dir, uint64_t entries, struct replay **out, st
         (void)munmap(header, bytes);
         return fault_set(fault, path, "no memory for the replay table");
     }
-    *replay = (struct replay){header, slots_of(header), bytes, locks};
+    *replay = (struct replay){header, slots_of(header), bytes, getpid(), locks};
     *out = replay;
     return 0;
 }
@@ -377,6 +414,9 @@ void replay_close(struct replay *replay)
 {
     if (replay == NULL) {
         return;
+    }
+    if (replay->opener == getpid()) {
+        settle(replay);
     }
     (void)munmap(replay->header, replay->bytes);
     if (replay->locks != NULL) {
