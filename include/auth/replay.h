@@ -19,12 +19,14 @@ struct replay;
 /*
  * Opens or makes `state_dir`/replay.table for at least `entries` live entries; called before any
  * fork. A new table knows when it was made, and whether there was one before it. A table of another
- * size takes over the live entries of the old one. -1 and a fault if it cannot be used; a damaged
- * header is a fault.
+ * size takes over the live entries of the old one. One that was in use when the host went down may
+ * lack entries, and counts as made now in place of a lost one. -1 and a fault if it cannot be used;
+ * a damaged header is a fault.
  */
 int replay_open(const char *state_dir, uint64_t entries, struct replay **out, struct fault *fault);
 
-/* NULL is allowed. */
+/* The process that opened the table brings it to the disk, so that no start of the host doubts it:
+ * when nobody uses it any more. NULL is allowed. */
 void replay_close(struct replay *replay);
 
 enum { REPLAY_CONTEXT_MAX = 8, REPLAY_REPEAT_S = 30 };

@@ -1,65 +1,20 @@
 #include "auth/replay.h"
 
+#include "auth/table.h"
 #include "base/lock.h"
 #include "base/secret.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-/*
- * The file: one page of header, then groups of GROUP_SLOTS slots. An authenticator's keyed hash
- * names its group; within it the slots are searched one after the other. There are twice as many
- * slots as entries are promised, and groups are so large that a group overflows (and refuses)
- * practically only when the whole table is full, and a principal's share of it only when the
- * principal holds an eighth of what is promised: with groups of 64 a principal with a twentieth was
- * refused now and then.
- */
 enum {
-    HEADER_BYTES = 4096,
-    GROUP_SLOTS = 256,
     SHARE_SLOTS = GROUP_SLOTS / 8, /* of a group, for one principal: hashing spreads it over all */
     LOCKS = 64,
     ENDS = 8192,
-    ENTRIES_MIN = 1024,
 };
-
-/* With another digit at its end: other slots or groups; such a table is replaced, as if lost. */
-static const char magic[16] = "spnegate-replay3";
-
-struct header {
-    char magic[16];
-    uint64_t groups;
-    uint64_t ready; /* written last when a table is made */
-    unsigned char key[SECRET_KEY_BYTES];
-    uint64_t made_us; /* nothing from before that is remembered */
-    uint64_t lost;    /* there was a table before, and its entries are not here */
-    _Atomic uint64_t
-        forgotten_s; /* the latest authenticator's time of an entry that was given up */
-};
-
-/*
- * An empty or run-out slot has expires_s in the past. `expires_s` is written last: a worker that
- * dies while it writes leaves a slot that is still empty, and it had not granted anything yet.
- */
-struct slot {
-    uint64_t id; /* of the authenticator; its low bits name the group, too */
-    uint64_t seq;
-    uint32_t principal;
-    uint32_t context; /* 0: nothing repeats this */
-    uint32_t arrived_s;
-    uint32_t expires_s;
-};
-
-_Static_assert(sizeof(struct slot) == 32, "two slots a cache line");
-_Static_assert(sizeof(struct header) <= HEADER_BYTES, "the header has its page");
 
 /* What no file holds: a daemon that starts anew starts with free locks. */
 struct shared {
@@ -70,21 +25,10 @@ struct shared {
 };
 
 struct replay {
-    struct header *header; /* the mapped file */
-    struct slot *slots;
-    size_t bytes;
+    struct table table;
     struct shared *shared;
+    pid_t opener; /* who settles it */
 };
-
-static uint64_t groups_for(uint64_t entries)
-{
-    const uint64_t wanted = (entries < ENTRIES_MIN ? ENTRIES_MIN : entries) * 2 / GROUP_SLOTS;
-    uint64_t groups = 1;
-    while (groups < wanted) {
-        groups *= 2;
-    }
-    return groups;
-}
 
 static struct shared *shared_open(void)
 {
@@ -104,226 +48,6 @@ static struct shared *shared_open(void)
     return shared;
 }
 
-/* Maps a whole table file; NULL when it is none of ours (errno 0) or cannot be mapped. */
-static struct header *map_table(int fd, size_t *bytes)
-{
-    struct stat st;
-    if (fstat(fd, &st) != 0) {
-        return NULL;
-    }
-    errno = 0;
-    if (!S_ISREG(st.st_mode) || st.st_size < HEADER_BYTES) {
-        return NULL;
-    }
-    *bytes = (size_t)st.st_size;
-    struct header *header = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (header == MAP_FAILED) {
-        return NULL;
-    }
-    errno = 0;
-    const uint64_t groups = header->groups;
-    if (memcmp(header->magic, magic, sizeof magic) != 0 || header->ready != 1 || groups == 0 ||
-        (groups & (groups - 1)) != 0 || groups > SIZE_MAX / GROUP_SLOTS / sizeof(struct slot) / 2 ||
-        *bytes != HEADER_BYTES + groups * GROUP_SLOTS * sizeof(struct slot)) {
-        (void)munmap(header, *bytes);
-        errno = 0;
-        return NULL;
-    }
-    return header;
-}
-
-static struct slot *slots_of(struct header *header)
-{
-    return (struct slot *)(void *)((unsigned char *)header + HEADER_BYTES);
-}
-
-/* Where an identity lives. */
-static size_t group_of(uint64_t groups, uint64_t id)
-{
-    return (size_t)(id & (groups - 1)) * GROUP_SLOTS;
-}
-
-static void raise_forgotten(struct header *header, uint64_t ctime_s)
-{
-    uint64_t seen = atomic_load_explicit(&header->forgotten_s, memory_order_relaxed);
-    while (seen < ctime_s &&
-           !atomic_compare_exchange_weak_explicit(&header->forgotten_s, &seen, ctime_s,
-                                                  memory_order_relaxed, memory_order_relaxed)) {
-    }
-}
-
-/*
- * Gives an entry up. Its authenticator's time was at most the skew of its day after it arrived, and
- * it was kept for two of them and a second: what is noted does not depend on today's skew.
- */
-static void forget(struct header *header, const struct slot *slot)
-{
-    const uint64_t ctime_s =
-        (uint64_t)slot->arrived_s + (slot->expires_s - (uint64_t)slot->arrived_s) / 2;
-    raise_forgotten(header, slot->expires_s != 0 ? ctime_s : 0);
-}
-
-/* Copies the live entries of a table of another size; what they hold tells their group in any
- * table. */
-static int copy_live(struct header *from, struct header *to, uint64_t now_s)
-{
-    const size_t count = (size_t)from->groups * GROUP_SLOTS;
-    to->made_us = from->made_us;
-    to->lost = from->lost;
-    raise_forgotten(to, atomic_load(&from->forgotten_s));
-    for (size_t i = 0; i < count; i++) {
-        const struct slot *old = &slots_of(from)[i];
-        if (old->expires_s <= now_s) {
-            forget(to, old);
-            continue;
-        }
-        struct slot *group = &slots_of(to)[group_of(to->groups, old->id)];
-        size_t place = 0;
-        while (place < GROUP_SLOTS && group[place].expires_s != 0) {
-            place++;
-        }
-        if (place == GROUP_SLOTS) {
-            return -1;
-        }
-        group[place] = *old;
-    }
-    return 0;
-}
-
-/*
- * Written out, not left as a hole: a full disk must fail here and not as a signal at a login, and
- * the first login that touches a page must not wait for the file system to find a block for it (3
- * ms, measured).
- */
-static int write_zeros(int fd, size_t bytes)
-{
-    static const unsigned char zeros[64 * 1024];
-    while (bytes > 0) {
-        const size_t len = bytes < sizeof zeros ? bytes : sizeof zeros;
-        const ssize_t n = write(fd, zeros, len);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            return -1;
-        }
-        bytes -= (size_t)n;
-    }
-    return 0;
-}
-
-static uint64_t clock_us(void)
-{
-    struct timespec now = {0};
-    (void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail with this clock */
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
-/* Makes a new table beside the old one and puts it in its place only when it is whole and on the
- * disk. */
-static int make_table(const char *path, uint64_t groups, struct header *old, bool lost,
-                      struct fault *fault)
-{
-    char fresh[600];
-    struct header *header = NULL;
-    const size_t bytes = HEADER_BYTES + (size_t)groups * GROUP_SLOTS * sizeof(struct slot);
-    int r = -1;
-    if (snprintf(fresh, sizeof fresh, "%s.new", path) >= (int)sizeof fresh) {
-        return fault_set(fault, path, "the path is too long");
-    }
-    (void)unlink(fresh);
-    const int fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 || write_zeros(fd, bytes) != 0) {
-        (void)fault_set(fault, fresh, "the replay table (%zu bytes) cannot be made: %s", bytes,
-                        strerror(errno));
-        goto out;
-    }
-    header = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (header == MAP_FAILED) {
-        header = NULL;
-        (void)fault_set(fault, fresh, "the replay table cannot be mapped: %s", strerror(errno));
-        goto out;
-    }
-    memcpy(header->magic, magic, sizeof magic);
-    header->groups = groups;
-    header->made_us = clock_us();
-    header->lost = lost ? 1 : 0;
-    secret_random(header->key, sizeof header->key);
-    if (old != NULL) {
-        memcpy(header->key, old->key, sizeof header->key);
-        if (copy_live(old, header, (uint64_t)time(NULL)) != 0) {
-            (void)fault_set(fault, path,
-                            "replay.entries is too small for the table's live entries");
-            goto out;
-        }
-    }
-    header->ready = 1;
-    if (msync(header, bytes, MS_SYNC) != 0 || fsync(fd) != 0 || rename(fresh, path) != 0) {
-        (void)fault_set(fault, path, "the replay table cannot be put in place: %s",
-                        strerror(errno));
-        goto out;
-    }
-    r = 0;
-out:
-    if (header != NULL) {
-        (void)munmap(header, bytes);
-    }
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    if (r != 0) {
-        (void)unlink(fresh);
-    }
-    return r;
-}
-
-static bool is_older_version(int fd)
-{
-    char found[sizeof magic];
-    const size_t version = sizeof magic - 1;
-    return pread(fd, found, sizeof found, 0) == (ssize_t)sizeof found &&
-           memcmp(found, magic, version) == 0 && found[version] < magic[version];
-}
-
-enum { TABLE_MISSING = 1, TABLE_OLDER = 2 };
-
-/* Opens the file at `path` and maps it; 0, -1 and a fault, or what stands for there being none. */
-static int open_table(const char *path, struct header **out, size_t *bytes, struct fault *fault)
-{
-    const int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) {
-        return errno == ENOENT
-                   ? TABLE_MISSING
-                   : fault_set(fault, path, "the replay table cannot be opened by uid %ld: %s",
-                               (long)geteuid(), strerror(errno));
-    }
-    struct header *header = map_table(fd, bytes);
-    const int error = errno;
-    const bool older = header == NULL && is_older_version(fd);
-    (void)close(fd);
-    if (older) {
-        return TABLE_OLDER;
-    }
-    if (header == NULL) {
-        return fault_set(fault, path,
-                         "the replay table is damaged or none of ours%s%s; move it away",
-                         error != 0 ? ": " : "", error != 0 ? strerror(error) : "");
-    }
-    *out = header;
-    return 0;
-}
-
-/* An empty file says that there has been a table: without it a new table is the first one. */
-static int mark_made(const char *path, struct fault *fault)
-{
-    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        return fault_set(fault, path, "cannot be made: %s", strerror(errno));
-    }
-    (void)close(fd);
-    return 0;
-}
-
 static void count_end(struct shared *shared, uint32_t expires_s)
 {
     _Atomic uint64_t *end = &shared->ends[expires_s % ENDS];
@@ -340,49 +64,31 @@ static void count_end(struct shared *shared, uint32_t expires_s)
 
 static void count_ends(struct replay *replay)
 {
-    const size_t count = (size_t)replay->header->groups * GROUP_SLOTS;
+    const size_t count = (size_t)replay->table.groups * GROUP_SLOTS;
     for (size_t i = 0; i < count; i++) {
-        if (replay->slots[i].expires_s != 0) {
-            count_end(replay->shared, replay->slots[i].expires_s);
+        if (replay->table.slots[i].expires_s != 0) {
+            count_end(replay->shared, replay->table.slots[i].expires_s);
         }
     }
 }
 
 int replay_open(const char *state_dir, uint64_t entries, struct replay **out, struct fault *fault)
 {
-    char path[512];
-    char mark[512];
-    const uint64_t groups = groups_for(entries);
-    if (snprintf(path, sizeof path, "%s/replay.table", state_dir) >= (int)sizeof path ||
-        snprintf(mark, sizeof mark, "%s/replay.made", state_dir) >= (int)sizeof mark) {
-        return fault_set(fault, state_dir, "the path is too long");
-    }
-    struct header *header = NULL;
-    size_t bytes = 0;
-    int r = open_table(path, &header, &bytes, fault);
-    if (r >= 0 && (header == NULL || header->groups != groups)) {
-        const bool lost = r == TABLE_OLDER || (header == NULL && access(mark, F_OK) == 0);
-        r = make_table(path, groups, header, lost, fault);
-        if (header != NULL) {
-            (void)munmap(header, bytes);
-            header = NULL;
-        }
-        r = r == 0 ? open_table(path, &header, &bytes, fault) : r;
-    }
-    if (r != 0 || mark_made(mark, fault) != 0) {
-        if (header != NULL) {
-            (void)munmap(header, bytes);
-        }
+    struct table table;
+    if (table_open(state_dir, entries, &table, fault) != 0) {
         return -1;
     }
     struct replay *replay = calloc(1, sizeof *replay);
     struct shared *shared = shared_open();
     if (replay == NULL || shared == NULL) {
         free(replay);
-        (void)munmap(header, bytes);
-        return fault_set(fault, path, "no memory for the replay table");
+        if (shared != NULL) {
+            (void)munmap(shared, sizeof *shared);
+        }
+        table_close(&table);
+        return fault_set(fault, state_dir, "no memory for the replay table");
     }
-    *replay = (struct replay){header, slots_of(header), bytes, shared};
+    *replay = (struct replay){table, shared, getpid()};
     count_ends(replay);
     *out = replay;
     return 0;
@@ -393,10 +99,11 @@ void replay_close(struct replay *replay)
     if (replay == NULL) {
         return;
     }
-    (void)munmap(replay->header, replay->bytes);
-    if (replay->shared != NULL) {
-        (void)munmap(replay->shared, sizeof *replay->shared);
+    if (replay->opener == getpid()) {
+        table_settle(&replay->table);
     }
+    table_close(&replay->table);
+    (void)munmap(replay->shared, sizeof *replay->shared);
     free(replay);
 }
 
@@ -420,7 +127,7 @@ pid_t replay_stuck_holder(struct replay *replay)
 static uint64_t hash_of(const struct replay *replay, struct span bytes)
 {
     uint64_t hash[SECRET_HASH_BYTES / sizeof(uint64_t)];
-    secret_hash((unsigned char *)hash, replay->header->key, bytes);
+    secret_hash((unsigned char *)hash, replay->table.header->key, bytes);
     return hash[0];
 }
 
@@ -478,7 +185,7 @@ static enum reason test_and_set(struct replay *replay, struct slot *group, const
     if (place == NULL || held >= SHARE_SLOTS) {
         return REASON_REPLAY_FULL;
     }
-    forget(replay->header, place);
+    table_forget(replay->table.header, place);
     fill_slot(place, fresh);
     count_end(replay->shared, fresh->expires_s);
     *out = place;
@@ -496,7 +203,7 @@ static uint64_t sub(uint64_t a, uint64_t b)
  */
 uint64_t replay_floor_us(const struct replay *replay, uint32_t keep_s)
 {
-    const struct header *header = replay->header;
+    const struct header *header = replay->table.header;
     const uint64_t skew_s = keep_s / 2;
     const uint64_t forgotten_s = atomic_load_explicit(&header->forgotten_s, memory_order_relaxed);
     const uint64_t given_up = forgotten_s * 1000000 + 999999; /* that whole second */
@@ -527,14 +234,15 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
                                .context = forgotten ? 0 : context_of(replay, use),
                                .arrived_s = (uint32_t)use->now_s,
                                .expires_s = (uint32_t)(use->now_s + use->keep_s)};
-    const size_t group = group_of(replay->header->groups, fresh.id);
+    const size_t group = table_group(replay->table.groups, fresh.id);
     struct slot *found = NULL;
     struct lock *lock = lock_of(replay, group);
     uint64_t turn = 0;
     if (lock_take(lock, &turn) != 0) {
         return REASON_REPLAY_UNAVAILABLE;
     }
-    enum reason reason = test_and_set(replay, &replay->slots[group], &fresh, use->now_s, &found);
+    enum reason reason =
+        test_and_set(replay, &replay->table.slots[group], &fresh, use->now_s, &found);
     if (reason == REASON_OK && forgotten) {
         reason = REASON_REPLAY_UNAVAILABLE; /* and remembered, all the same */
     }
@@ -543,7 +251,7 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
         reason = REASON_REPLAY_UNAVAILABLE;
     }
     if (reason == REASON_OK || reason == REASON_REPEAT) {
-        *entry = (struct replay_entry){(size_t)(found - replay->slots), fresh.id, seq};
+        *entry = (struct replay_entry){(size_t)(found - replay->table.slots), fresh.id, seq};
     }
     return reason;
 }
@@ -551,7 +259,7 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
 void replay_note(struct replay *replay, const struct replay_entry *entry, uint64_t seq)
 {
     struct lock *lock = lock_of(replay, entry->slot);
-    struct slot *slot = &replay->slots[entry->slot];
+    struct slot *slot = &replay->table.slots[entry->slot];
     uint64_t turn = 0;
     if (lock_take(lock, &turn) != 0) {
         return; /* a repeat's record then names no first one */
@@ -570,5 +278,5 @@ void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, u
         found += end >> 32 > now_s ? (uint32_t)end : 0;
     }
     *live = found;
-    *capacity = replay->header->groups * GROUP_SLOTS / 2;
+    *capacity = replay->table.groups * GROUP_SLOTS / 2;
 }

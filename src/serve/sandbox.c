@@ -123,10 +123,10 @@ static int allow_worker_paths(int ruleset, const char *log_dir)
         {"/dev/urandom", LANDLOCK_ACCESS_FS_READ_FILE},
         {"/sys/devices/system/cpu/online", LANDLOCK_ACCESS_FS_READ_FILE}, /* sysconf() */
         {"/etc/gss", LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR},
-        /* The audit file is opened anew, or made anew, after a rotation; and looked for where it
-         * was renamed once more before that. */
+        /* The audit file is followed to the next one after a rotation; whoever was idle then looks
+         * for what it has been renamed to. */
         {log_dir, LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
-                      LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG},
+                      LANDLOCK_ACCESS_FS_WRITE_FILE},
     };
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         if (allow_path(ruleset, paths[i].path, paths[i].access) != 0) {

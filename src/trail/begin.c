@@ -13,7 +13,7 @@ struct begin {
     struct ledger *ledger;
     struct seal *seal;
     bool accept_gap;
-    char boot[HEAD_BOOT_BYTES];
+    char boot[BOOT_ID_BYTES];
     bool known;     /* the head is of a chain */
     bool same_boot; /* and has seen all that was written since */
     bool clean;
@@ -390,7 +390,7 @@ int begin_chain(struct ledger *ledger, struct seal *seal, bool accept_gap, struc
     struct head head;
     enum chain_state state;
 
-    head_boot(b.boot);
+    boot_id(b.boot);
     b.known = head_chain(&ledger->head, ledger->chain);
     b.same_boot = b.known && head_is_of_boot(&ledger->head, b.boot);
     state = chain_tail_read(ledger->store.read_fd,

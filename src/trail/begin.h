@@ -6,6 +6,7 @@
 #ifndef TRAIL_BEGIN_H
 #define TRAIL_BEGIN_H
 
+#include "base/boot.h"
 #include "base/fault.h"
 #include "trail/ledger.h"
 #include "trail/seal.h"
@@ -13,7 +14,7 @@
 #include <stdbool.h>
 
 struct begin_result {
-    char boot[HEAD_BOOT_BYTES];
+    char boot[BOOT_ID_BYTES];
     bool clean; /* the trail before ended with a stop, or there was none */
 };
 

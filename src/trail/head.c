@@ -18,7 +18,7 @@ static const char magic[16] = "spnegate-audit-1";
 struct head_page {
     char magic[sizeof(magic)];
     char chain[17]; /* "": no chain has begun */
-    char boot[HEAD_BOOT_BYTES];
+    char boot[BOOT_ID_BYTES];
     _Atomic uint32_t current;
     _Atomic uint32_t dirty;
     struct head heads[2];
@@ -165,15 +165,4 @@ void head_claim(struct head_file *file, const char *chain, const char *boot)
 {
     (void)snprintf(file->page->chain, sizeof(file->page->chain), "%s", chain);
     (void)snprintf(file->page->boot, sizeof(file->page->boot), "%s", boot);
-}
-
-void head_boot(char out[HEAD_BOOT_BYTES])
-{
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, out, HEAD_BOOT_BYTES - 1);
-
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    out[n == HEAD_BOOT_BYTES - 1 ? n : 0] = '\0';
 }

@@ -7,6 +7,7 @@
 #ifndef TRAIL_HEAD_H
 #define TRAIL_HEAD_H
 
+#include "base/boot.h"
 #include "base/fault.h"
 #include "trail/chain.h"
 
@@ -14,9 +15,8 @@
 #include <stdint.h>
 
 enum {
-    HEAD_BOOT_BYTES = 37, /* a boot id and its terminator */
-    HEAD_CLOSED = 1,      /* the file has ended; only the next segment goes on */
-    HEAD_STOPPED = 2      /* the last record seals a clean stop */
+    HEAD_CLOSED = 1, /* the file has ended; only the next segment goes on */
+    HEAD_STOPPED = 2 /* the last record seals a clean stop */
 };
 
 struct head {
@@ -63,8 +63,5 @@ bool head_is_of_boot(const struct head_file *file, const char *boot);
 
 /* Says of what chain, and since which start of the host, the head is. */
 void head_claim(struct head_file *file, const char *chain, const char *boot);
-
-/* The id of this start of the host; "" where it cannot be read, which is like no other. */
-void head_boot(char out[HEAD_BOOT_BYTES]);
 
 #endif

@@ -55,6 +55,20 @@ END
     spnegate_start
 }
 
+# noop_start NAME OPTION...: the program noop at $dir/NAME.sock; its workers are in noops[NAME].
+declare -A noops
+noop_start() {
+    "$tools/../bench/noop" -w 2 -t 4 "${@:2}" "$dir/$1.sock" >"$dir/$1.log" 2>&1 &
+    local pid=$!
+    pids+=("$pid")
+    wait_for 10 test -S "$dir/$1.sock" || fail "the program noop did not start"
+    wait_for 10 noop_forked "$pid" || fail "the program noop did not start"
+    noops[$1]=$(cat "/proc/$pid/task/$pid/children")
+}
+noop_forked() {
+    [ "$(wc -w <"/proc/$1/task/$1/children")" = 2 ]
+}
+
 # load OPTION... ADDRESS: fails unless every answer was right; the figures are in $figures.
 load() {
     figures=$("$tools/../bench/load" --json "${caches[@]}" "$@") || fail "load $*: $figures"

@@ -19,12 +19,13 @@ siege_up() {
     siege_directories
 }
 
-# siege_directories: the daemon's own, empty.
+# siege_directories: the daemon's own, empty but for the key of a new trail; it is in $first_key.
 siege_directories() {
     rm -rf "$dir/state" "$dir/audit"
     install -d -m 755 "$dir/run"
     install -d -m 700 -o nobody -g nogroup "$dir/state"
     install -d -m 755 -o nobody -g nogroup "$dir/audit"
+    first_key=$("$spnegate" audit init -c "$dir/spnegate.yaml") || fail "no first key"
 }
 
 # mishap KEY=VALUE...: what libmishap.so does from now on.
@@ -48,4 +49,14 @@ sys.path.insert(0, sys.argv[1])
 import siege
 siege.Trail(*siege.trail_files(sys.argv[2]))' "$e2e/tools" "$dir/audit" ||
         fail "the trail does not hold"
+}
+
+# trail_verifies: the daemon has stopped: what it proves of its trail itself, all files together, is
+# one chain from the key that it announced before its start, without a gap, and sealed to its end.
+trail_verifies() {
+    local said status=0
+    said=$("$spnegate" audit verify --key "$first_key" "$dir"/audit/audit.jsonl* 2>&1) || status=$?
+    check_equal "audit verify: $said" 0 "$status"
+    check_contains "audit verify" "as given" "$said"
+    check_contains "audit verify: sealed to the end" "; 0 records after it" "$said"
 }

@@ -1,4 +1,5 @@
 #include "auth/replay.h"
+#include "base/boot.h"
 #include "base/secret.h"
 
 #include <criterion/criterion.h>
@@ -390,6 +391,77 @@ Test(replay, a_lost_table_refuses_what_could_have_been_used_before)
     replay = open_table(4096);
     cr_assert(replay_wants_ctime(replay, made + KEEP_S - 2, KEEP_S));
     cr_assert_eq(use_made_at(replay, 2, made + KEEP_S / 2 + 2, made + 3), REASON_REPLAY);
+    replay_close(replay);
+}
+
+/* As if the table were of another start of the host, and brought to the disk or not. */
+static void move_to_another_boot(bool settled)
+{
+    char boot[BOOT_ID_BYTES];
+    unsigned char bytes[4096];
+    boot_id(boot);
+    const int fd = open(path, O_RDWR);
+    cr_assert_eq(pread(fd, bytes, sizeof bytes, 0), (ssize_t)sizeof bytes);
+    unsigned char *found = memmem(bytes, sizeof bytes, boot, sizeof boot);
+    cr_assert_not_null(found);
+    found[0] = found[0] == '0' ? '1' : '0';
+    cr_assert_eq(found[sizeof boot + 3], 1, "a close settles");
+    found[sizeof boot + 3] = settled ? 1 : 0;
+    cr_assert_eq(pwrite(fd, bytes, sizeof bytes, 0), (ssize_t)sizeof bytes);
+    (void)close(fd);
+}
+
+Test(replay, a_table_that_was_in_use_when_the_host_went_down_counts_as_lost)
+{
+    static const uint64_t sizes[] = {1024, 4096}; /* as it is, and copied */
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct replay *replay = open_table(1024);
+        cr_assert_eq(use(replay, 1, t0), REASON_OK);
+        replay_close(replay);
+        move_to_another_boot(false);
+        const uint64_t up = (uint64_t)time(NULL);
+        replay = open_table(sizes[i]);
+        cr_assert_eq(use_made_at(replay, 2, up + KEEP_S / 2 - 1, up + 1),
+                     REASON_REPLAY_UNAVAILABLE);
+        cr_assert_eq(use_made_at(replay, 3, up + KEEP_S / 2 + 2, up + 3), REASON_OK);
+        cr_assert_eq(use(replay, 1, t0), REASON_REPLAY, "what it has it knows");
+        replay_close(replay);
+        (void)unlink(path);
+        (void)unlink(mark);
+    }
+}
+
+Test(replay, a_table_that_was_closed_before_the_host_went_down_is_whole)
+{
+    struct replay *replay = open_table(1024);
+    const uint64_t made = (uint64_t)time(NULL);
+    cr_assert_eq(use_made_at(replay, 1, made + 2, made + 2), REASON_OK);
+    replay_close(replay);
+    move_to_another_boot(true);
+    replay = open_table(1024);
+    cr_assert_eq(use_made_at(replay, 2, made + 2, made + 3), REASON_OK);
+    cr_assert_eq(use_made_at(replay, 1, made + 2, made + 3), REASON_REPLAY);
+    replay_close(replay);
+}
+
+Test(replay, a_process_that_did_not_open_the_table_settles_nothing)
+{
+    struct replay *replay = open_table(1024);
+    const pid_t child = fork();
+    if (child == 0) {
+        replay_close(replay);
+        _exit(0);
+    }
+    cr_assert_eq(waitpid(child, NULL, 0), child);
+    char boot[BOOT_ID_BYTES];
+    unsigned char bytes[4096];
+    boot_id(boot);
+    const int fd = open(path, O_RDONLY);
+    cr_assert_eq(pread(fd, bytes, sizeof bytes, 0), (ssize_t)sizeof bytes);
+    (void)close(fd);
+    const unsigned char *found = memmem(bytes, sizeof bytes, boot, sizeof boot);
+    cr_assert_not_null(found);
+    cr_assert_eq(found[sizeof boot + 3], 0);
     replay_close(replay);
 }
 

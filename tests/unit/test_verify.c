@@ -161,6 +161,7 @@ static size_t file_at(const struct trail *t, const char *place)
     return i;
 }
 
+/* Long: every byte of a trail changed, in every way for some lines */
 static bool is_long(void)
 {
     return getenv("SPNEGATE_LONG") != NULL;

@@ -1,0 +1,148 @@
+/*
+ * Appends records of sign-ins to a trail of its own, as a worker does, and prints what one costs.
+ */
+#include "base/secret.h"
+#include "trail/audit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { COUNT_MAX = 10000000, SEAL_EVERY = 10000 };
+
+static const char usage[] =
+    "usage: append [option]... DIRECTORY\n"
+    "Makes or continues DIRECTORY/audit.jsonl; what a daemon has in state_dir lies beside it.\n"
+    "  -n COUNT   records; default 1000\n"
+    "  -r BYTES   another file after so many\n"
+    "  -s         each is brought to the disk before the next one\n"
+    "Prints nanoseconds of the processor and by the clock for one record.\n";
+
+static _Noreturn void die(const char *where, const char *what)
+{
+    fprintf(stderr, "append: %s: %s\n", where, what);
+    exit(1);
+}
+
+static unsigned long long now_ns(clockid_t clock)
+{
+    struct timespec now;
+    (void)clock_gettime(clock, &now); /* cannot fail with these clocks */
+    return (unsigned long long)now.tv_sec * 1000000000 + (unsigned long long)now.tv_nsec;
+}
+
+/* What a sign-in through a web server leaves. */
+static void fill(struct audit_record *record, size_t number)
+{
+    static char user[32];
+    static char principal[64];
+    (void)snprintf(user, sizeof user, "user%zu", number % 1000);
+    (void)snprintf(principal, sizeof principal, "%s@EXAMPLE.TEST", user);
+    audit_record_init(record);
+    record->time_us = now_ns(CLOCK_REALTIME) / 1000;
+    record->method = "negotiate";
+    record->mech = "krb5";
+    record->ticket_realm = span_of("EXAMPLE.TEST");
+    record->ticket_end_s = record->time_us / 1000000 + 36000;
+    record->kvno = 3;
+    record->kvno_newest = 3;
+    record->mutual = AUDIT_TRUE;
+    record->deleg = AUDIT_FALSE;
+    record->principal = span_of(principal);
+    record->user = span_of(user);
+    record->service = span_of("HTTP/www.example.test@EXAMPLE.TEST");
+    record->enctype = span_of("aes256-cts-hmac-sha1-96");
+    record->cb = "none";
+    record->site = span_of("intranet");
+    record->rule = span_of("spnegate.yaml:34");
+    record->server = span_of("lighttpd/1.4.69");
+    record->sock = span_of("/run/spnegate/lighttpd.sock");
+    record->peer = span_of("192.0.2.17");
+    record->peer_port = 51514;
+    record->tls = AUDIT_TRUE;
+    record->http_method = span_of("GET");
+    record->host = span_of("www.example.test");
+    record->uri = span_of("/reports/q3");
+    record->us = 412;
+}
+
+/* Seals, and begins another file when it is time, as the supervisor does between two records. */
+static void tick(struct audit *audit, const struct audit_pace *pace, size_t number)
+{
+    struct audit_news news;
+    if (audit_tick(audit, pace, 1000 + number, &news) && news.fault.what[0] != '\0') {
+        die(news.fault.where, news.fault.what);
+    }
+}
+
+static void append_all(struct audit *audit, size_t count, unsigned long long bytes)
+{
+    const struct audit_pace pace = {.seal_ms = SEAL_EVERY, .rotate_bytes = bytes};
+    struct audit_record record;
+    char id[AUDIT_ID_BYTES];
+    uint64_t seq = 0;
+    const unsigned long long clock = now_ns(CLOCK_MONOTONIC);
+    const unsigned long long cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    unsigned long long others = 0;
+    for (size_t i = 0; i < count; i++) {
+        fill(&record, i);
+        if (audit_append(audit, &record, id, &seq) != REASON_OK) {
+            die("audit.jsonl", "cannot be written");
+        }
+        if (bytes != 0 && i % (SEAL_EVERY / 4) == 0) {
+            const unsigned long long before = now_ns(CLOCK_THREAD_CPUTIME_ID);
+            tick(audit, &pace, i);
+            others += now_ns(CLOCK_THREAD_CPUTIME_ID) - before;
+        }
+    }
+    printf("%llu %llu\n", (now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu - others) / count,
+           (now_ns(CLOCK_MONOTONIC) - clock) / count);
+}
+
+int main(int argc, char **argv)
+{
+    char file[512];
+    size_t count = 1000;
+    unsigned long long bytes = 0;
+    bool commit = false;
+    int option;
+    while ((option = getopt(argc, argv, "n:r:s")) != -1) {
+        switch (option) {
+        case 'n':
+            count = strtoul(optarg, NULL, 10);
+            break;
+        case 'r':
+            bytes = strtoull(optarg, NULL, 10);
+            break;
+        case 's':
+            commit = true;
+            break;
+        default:
+            optind = argc + 1;
+        }
+    }
+    if (optind != argc - 1 || count < 1 || count > COUNT_MAX ||
+        snprintf(file, sizeof file, "%s/audit.jsonl", argv[optind]) >= (int)sizeof file) {
+        fputs(usage, stderr);
+        return 64;
+    }
+    const struct audit_options options = {.file = file,
+                                          .state_dir = argv[optind],
+                                          .mode = 0640,
+                                          .commit = commit,
+                                          .version = "bench"};
+    struct fault fault = {"", ""};
+    struct audit_news news;
+    struct audit *audit = NULL;
+    if (secret_init() != 0 || audit_open(&options, (uid_t)-1, (gid_t)-1, &audit, &fault) != 0) {
+        die(fault.where, fault.what);
+    }
+    append_all(audit, count, bytes);
+    if (audit_stop(audit, &news) != 0) {
+        die(news.fault.where, news.fault.what);
+    }
+    audit_close(audit);
+    return 0;
+}
