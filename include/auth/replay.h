@@ -75,8 +75,9 @@ uint64_t replay_floor_us(const struct replay *replay, uint32_t keep_s);
 /* Notes the record of a first use, for its repeats; nothing happens if it is forgotten already. */
 void replay_note(struct replay *replay, const struct replay_entry *entry, uint64_t seq);
 
-/* lock_stuck_holder of any of the table's locks; the supervisor kills that process. */
+/* lock_stuck_holder and lock_break of the table's locks. */
 pid_t replay_stuck_holder(struct replay *replay);
+void replay_break_lock(struct replay *replay, pid_t thread);
 
 /*
  * How many entries are live at `now_s`, and how many the table bears. Cheap, and right as long as

@@ -132,8 +132,9 @@ enum reason audit_append(struct audit *audit, const struct audit_record *record,
 enum reason audit_append_event(struct audit *audit, const char *event, const char *action,
                                const char *result, const char *detail);
 
-/* lock_stuck_holder of the trail's lock; the supervisor kills that process. */
+/* lock_stuck_holder and lock_break of the trail's lock. */
 pid_t audit_stuck_holder(struct audit *audit);
+void audit_break_lock(struct audit *audit, pid_t thread);
 
 /*
  * The error of the last failed append for the daemon's log, as errno; 0 if the last one went well.

@@ -34,18 +34,7 @@ static struct shared *shared_open(void)
 {
     struct shared *shared =
         mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED) {
-        return NULL;
-    }
-    int failed = 0;
-    for (size_t i = 0; i < LOCKS && failed == 0; i++) {
-        failed = lock_init(&shared->locks[i]);
-    }
-    if (failed != 0) {
-        (void)munmap(shared, sizeof *shared);
-        return NULL;
-    }
-    return shared;
+    return shared != MAP_FAILED ? shared : NULL;
 }
 
 static void count_end(struct shared *shared, uint32_t expires_s)
@@ -121,6 +110,13 @@ pid_t replay_stuck_holder(struct replay *replay)
         holder = lock_stuck_holder(&replay->shared->locks[i]);
     }
     return holder;
+}
+
+void replay_break_lock(struct replay *replay, pid_t thread)
+{
+    for (size_t i = 0; i < LOCKS; i++) {
+        lock_break(&replay->shared->locks[i], thread);
+    }
 }
 
 /* Keyed, so that nobody outside can aim at a slot or at a context. */
@@ -237,8 +233,7 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
     const size_t group = table_group(replay->table.groups, fresh.id);
     struct slot *found = NULL;
     struct lock *lock = lock_of(replay, group);
-    uint64_t turn = 0;
-    if (lock_take(lock, &turn) != 0) {
+    if (lock_take(lock) != 0) {
         return REASON_REPLAY_UNAVAILABLE;
     }
     enum reason reason =
@@ -247,7 +242,7 @@ enum reason replay_check(struct replay *replay, const struct replay_use *use,
         reason = REASON_REPLAY_UNAVAILABLE; /* and remembered, all the same */
     }
     const uint64_t seq = found != NULL ? found->seq : 0;
-    if (lock_give(lock, turn) != 0) {
+    if (lock_give(lock) != 0) {
         reason = REASON_REPLAY_UNAVAILABLE;
     }
     if (reason == REASON_OK || reason == REASON_REPEAT) {
@@ -260,14 +255,13 @@ void replay_note(struct replay *replay, const struct replay_entry *entry, uint64
 {
     struct lock *lock = lock_of(replay, entry->slot);
     struct slot *slot = &replay->table.slots[entry->slot];
-    uint64_t turn = 0;
-    if (lock_take(lock, &turn) != 0) {
+    if (lock_take(lock) != 0) {
         return; /* a repeat's record then names no first one */
     }
     if (slot->id == entry->id) {
         slot->seq = seq;
     }
-    (void)lock_give(lock, turn);
+    (void)lock_give(lock);
 }
 
 void replay_usage(const struct replay *replay, uint64_t now_s, uint64_t *live, uint64_t *capacity)

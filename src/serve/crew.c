@@ -73,15 +73,16 @@ void crew_kill(struct crew *crew, unsigned generation)
     }
 }
 
-bool crew_kill_holder(const struct crew *crew, pid_t pid)
+pid_t crew_kill_holder(const struct crew *crew, pid_t thread)
 {
-    for (size_t i = 0; i < CREW_MAX; i++) {
-        if (crew->workers[i].state != CREW_NONE && crew->workers[i].pid == pid) {
-            (void)kill(pid, SIGKILL);
-            return true;
+    for (size_t i = 0; i < CREW_MAX && thread > 0; i++) {
+        const struct crew_worker *w = &crew->workers[i];
+        if (w->state != CREW_NONE && tgkill(w->pid, thread, 0) == 0) {
+            (void)kill(w->pid, SIGKILL);
+            return w->pid;
         }
     }
-    return false;
+    return 0;
 }
 
 void crew_check_patience(struct crew *crew, unsigned deadline_ms)

@@ -67,10 +67,10 @@ void crew_tell_all(struct crew *crew, unsigned generation, enum worker_word word
 void crew_kill(struct crew *crew, unsigned generation);
 
 /*
- * Kills a worker that holds a lock for too long; false if `pid`, which may come from memory that
- * workers can write, is none of ours.
+ * Kills the worker one of whose threads holds a lock for too long, and tells its pid; 0 if
+ * `thread`, which comes from memory that workers can write, is none of theirs.
  */
-bool crew_kill_holder(const struct crew *crew, pid_t pid);
+pid_t crew_kill_holder(const struct crew *crew, pid_t thread);
 
 /* Kills, and logs, who starts or drains for too long. */
 void crew_check_patience(struct crew *crew, unsigned deadline_ms);

@@ -327,13 +327,27 @@ static int reap(struct supervisor *s)
     return result;
 }
 
-/* A worker that is stopped while it holds a lock of all would shut the door for all: it has to go.
+/*
+ * A worker that is stopped while it holds a lock of all would shut the door for all: it has to go.
+ * A lock that none of them holds, and that we do not hold here, was never taken: that is a lie.
  */
-static void check_lock(struct supervisor *s, const char *lock, pid_t holder)
+static void check_locks(struct supervisor *s)
 {
-    if (holder != 0 && crew_kill_holder(&s->crew, holder)) {
-        log_line(LOG_LEVEL_ERROR, "worker %ld held %s for over a second: killed", (long)holder,
-                 lock);
+    const pid_t writer = audit_stuck_holder(s->audit);
+    const pid_t other = replay_stuck_holder(s->replay);
+    const pid_t killed[] = {crew_kill_holder(&s->crew, writer), crew_kill_holder(&s->crew, other)};
+    static const char *const locks[] = {"the audit lock", "a replay lock"};
+    for (size_t i = 0; i < sizeof killed / sizeof killed[0]; i++) {
+        if (killed[i] != 0) {
+            log_line(LOG_LEVEL_ERROR, "worker %ld held %s for over a second: killed",
+                     (long)killed[i], locks[i]);
+        }
+    }
+    if (writer != 0 && killed[0] == 0) {
+        audit_break_lock(s->audit, writer);
+    }
+    if (other != 0 && killed[1] == 0) {
+        replay_break_lock(s->replay, other);
     }
 }
 
@@ -357,8 +371,7 @@ static void tick(struct supervisor *s)
 {
     const uint64_t now = crew_now_ms();
     tell_manager(s, now);
-    check_lock(s, "the audit lock", audit_stuck_holder(s->audit));
-    check_lock(s, "a replay lock", replay_stuck_holder(s->replay));
+    check_locks(s);
     const bool moved = s->current != NULL && keeper_tick(s->audit, s->current->config, now);
     crew_check_patience(&s->crew, s->current != NULL ? s->current->config->limits.deadline_ms : 0);
     if (s->current == NULL || s->stopping) {

@@ -63,12 +63,11 @@ static int commit_done(struct audit *audit, uint32_t failures)
 static enum reason append(struct audit *audit, const struct ledger_entry *entry, uint64_t *seq)
 {
     struct ledger *ledger = &audit->ledger;
-    uint64_t turn = 0;
     uint64_t written = 0;
     uint32_t failures;
     int error = 0;
 
-    if (ledger_lock(ledger, &turn) != 0) {
+    if (ledger_lock(ledger) != 0) {
         error = errno;
         goto out;
     }
@@ -76,7 +75,7 @@ static enum reason append(struct audit *audit, const struct ledger_entry *entry,
     if (ledger_ready(ledger) != 0 || ledger_append(ledger, entry, &written) != 0) {
         error = errno;
     }
-    ledger_unlock(ledger, turn);
+    ledger_unlock(ledger);
     if (error == 0 && audit->commit) {
         error = commit_done(audit, failures);
     }
@@ -127,6 +126,11 @@ enum reason audit_append_event(struct audit *audit, const char *event, const cha
 pid_t audit_stuck_holder(struct audit *audit)
 {
     return lock_stuck_holder(&audit->ledger.shared->lock);
+}
+
+void audit_break_lock(struct audit *audit, pid_t thread)
+{
+    lock_break(&audit->ledger.shared->lock, thread);
 }
 
 int audit_last_error(const struct audit *audit)

@@ -28,11 +28,11 @@ uint64_t ledger_mono_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-int ledger_lock(struct ledger *ledger, uint64_t *turn)
+int ledger_lock(struct ledger *ledger)
 {
     /* After the death of a holder there is nothing more to mend here: head and `dirty` are right at
      * any moment. */
-    if (lock_take(&ledger->shared->lock, turn) != 0) {
+    if (lock_take(&ledger->shared->lock) != 0) {
         const int error = errno;
 
         atomic_store(&ledger->shared->last_error, error);
@@ -42,9 +42,9 @@ int ledger_lock(struct ledger *ledger, uint64_t *turn)
     return 0;
 }
 
-void ledger_unlock(struct ledger *ledger, uint64_t turn)
+void ledger_unlock(struct ledger *ledger)
 {
-    (void)lock_give(&ledger->shared->lock, turn);
+    (void)lock_give(&ledger->shared->lock);
 }
 
 void ledger_format(const struct ledger *ledger, const struct head *after,
@@ -269,14 +269,7 @@ static struct ledger_shared *shared_open(void)
     struct ledger_shared *shared =
         mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    if (shared == MAP_FAILED) {
-        return NULL;
-    }
-    if (lock_init(&shared->lock) != 0) {
-        (void)munmap(shared, sizeof(*shared));
-        return NULL;
-    }
-    return shared;
+    return shared != MAP_FAILED ? shared : NULL;
 }
 
 static int node_set(struct ledger *ledger, const char *node)

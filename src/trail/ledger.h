@@ -65,9 +65,9 @@ int ledger_open(const struct audit_options *options, uid_t uid, gid_t gid, struc
 /* Harmless on what is zero, or half open. */
 void ledger_close(struct ledger *ledger);
 
-/* Waits at most a second; -1 and errno. `*turn` is for the release. */
-int ledger_lock(struct ledger *ledger, uint64_t *turn);
-void ledger_unlock(struct ledger *ledger, uint64_t turn);
+/* Waits at most a second; -1 and errno. */
+int ledger_lock(struct ledger *ledger);
+void ledger_unlock(struct ledger *ledger);
 
 /* The functions below are called with the lock held. */
 

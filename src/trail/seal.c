@@ -273,14 +273,13 @@ int seal_finish(struct seal *seal, struct ledger *ledger, char text[AUDIT_SEAL_T
 int seal_prepare(struct seal *seal, struct ledger *ledger, char text[AUDIT_SEAL_TEXT],
                  struct fault *fault)
 {
-    uint64_t turn = 0;
 
     if (head_is_dirty(&ledger->head)) {
-        if (ledger_lock(ledger, &turn) != 0) {
+        if (ledger_lock(ledger) != 0) {
             return fault_file(ledger, fault, "cannot be locked");
         }
         (void)ledger_ready(ledger); /* so that a seal that lacked but its LF is seen now */
-        ledger_unlock(ledger, turn);
+        ledger_unlock(ledger);
     }
     /* Twice, so that little is left for the time under the lock. */
     seal_look(seal, ledger, UINT64_MAX);
@@ -291,16 +290,15 @@ int seal_prepare(struct seal *seal, struct ledger *ledger, char text[AUDIT_SEAL_
 int seal_make(struct seal *seal, struct ledger *ledger, uint64_t flags, char text[AUDIT_SEAL_TEXT],
               struct fault *fault)
 {
-    uint64_t turn = 0;
     int r;
 
     if (seal_prepare(seal, ledger, text, fault) != 0) {
         return -1;
     }
-    if (ledger_lock(ledger, &turn) != 0) {
+    if (ledger_lock(ledger) != 0) {
         return fault_file(ledger, fault, "cannot be locked");
     }
     r = seal_write(seal, ledger, flags, fault);
-    ledger_unlock(ledger, turn);
+    ledger_unlock(ledger);
     return r != 0 ? -1 : seal_finish(seal, ledger, text, fault);
 }

@@ -181,21 +181,20 @@ static int next_begin(struct ledger *ledger, struct seal *seal, const struct sto
 static void deleted_end(struct ledger *ledger, struct seal *seal, struct audit_news *news)
 {
     struct audit_news rest = {.seal = ""};
-    uint64_t turn = 0;
     struct head head;
 
     if (is_closed(ledger)) {
         return;
     }
     (void)seal_prepare(seal, ledger, news->seal, &rest.fault);
-    if (ledger_lock(ledger, &turn) != 0) {
+    if (ledger_lock(ledger) != 0) {
         return; /* at the next try */
     }
     old_close(ledger, seal, &rest);
     head = head_get(&ledger->head);
     head.flags |= HEAD_CLOSED;
     head_set(&ledger->head, &head);
-    ledger_unlock(ledger, turn);
+    ledger_unlock(ledger);
     (void)seal_finish(seal, ledger, news->seal, &rest.fault);
 }
 
@@ -241,7 +240,6 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     struct store next = {.fd = -1, .read_fd = -1};
     char renamed[PATH_MAX] = "";
     struct fault early = {"", ""};
-    uint64_t turn = 0;
     int r = -1;
 
     if (rename && file_rename(segment, ledger, renamed, &news->fault) != 0) {
@@ -261,13 +259,13 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     /* What can be done before the lock is. */
     (void)seal_prepare(seal, ledger, news->seal, &early);
     (void)ledger_sync(ledger, &ledger->store);
-    if (ledger_lock(ledger, &turn) != 0) {
+    if (ledger_lock(ledger) != 0) {
         (void)fault_set(&news->fault, ledger->path, "cannot be locked: %s", strerror(errno));
         goto out;
     }
     renamed[0] = '\0'; /* from here on there is no way back */
     r = turn_locked(segment, ledger, seal, &next, news);
-    ledger_unlock(ledger, turn);
+    ledger_unlock(ledger);
     news->fault = early.what[0] != '\0' && r == 0 ? early : news->fault;
     if (r == 0) {
         if (store_sync_name(&ledger->options) != 0 || ledger_sync(ledger, &ledger->store) != 0) {

@@ -1,10 +1,11 @@
 #include "auth/replay.h"
+
 #include "base/boot.h"
+#include "base/lock.h"
 #include "base/secret.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -570,14 +571,14 @@ Test(replay, a_table_of_a_newer_version_is_left_alone)
 
 static bool holds_on; /* to every lock, for ever */
 
-int __real_pthread_mutex_unlock(pthread_mutex_t *mutex);
-int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex);
-int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex)
+int __real_lock_give(struct lock *lock);
+int __wrap_lock_give(struct lock *lock);
+int __wrap_lock_give(struct lock *lock)
 {
     while (holds_on) {
         (void)pause();
     }
-    return __real_pthread_mutex_unlock(mutex);
+    return __real_lock_give(lock);
 }
 
 Test(replay, who_holds_a_lock_for_too_long_is_known_until_it_is_gone)
