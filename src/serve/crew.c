@@ -177,16 +177,20 @@ bool crew_hear(const struct crew_worker *worker, struct worker_report *out)
     return true;
 }
 
-struct crew_worker *crew_reap(struct crew *crew, int *status)
+struct crew_worker *crew_find_dead(struct crew *crew)
 {
-    for (pid_t pid = waitpid(-1, status, WNOHANG); pid > 0; pid = waitpid(-1, status, WNOHANG)) {
+    for (;;) {
+        siginfo_t info = {.si_pid = 0};
+        if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) {
+            return NULL;
+        }
         for (size_t i = 0; i < CREW_MAX; i++) {
-            if (crew->workers[i].state != CREW_NONE && crew->workers[i].pid == pid) {
+            if (crew->workers[i].state != CREW_NONE && crew->workers[i].pid == info.si_pid) {
                 return &crew->workers[i];
             }
         }
+        (void)waitpid(info.si_pid, NULL, WNOHANG); /* none of ours */
     }
-    return NULL;
 }
 
 void crew_describe_death(int status, char *out, size_t size)
@@ -200,10 +204,13 @@ void crew_describe_death(int status, char *out, size_t size)
     }
 }
 
-void crew_bury(struct crew_worker *worker)
+int crew_bury(struct crew_worker *worker)
 {
+    int status = 0;
+    (void)waitpid(worker->pid, &status, WNOHANG);
     (void)close(worker->control);
     *worker = (struct crew_worker){.state = CREW_NONE};
+    return status;
 }
 
 bool crew_budget_slowed(struct crew_budget *budget, unsigned wanted, uint64_t now_ms)

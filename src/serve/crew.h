@@ -81,12 +81,14 @@ size_t crew_poll(struct crew *crew, struct pollfd fds[CREW_MAX], struct crew_wor
 /* Reads the one report of a worker that starts; false if there is none (yet). */
 bool crew_hear(const struct crew_worker *worker, struct worker_report *out);
 
-/* A worker that has died and waitpid's status, or NULL. It is in the table until it is buried. */
-struct crew_worker *crew_reap(struct crew *crew, int *status);
+/* A worker that has died, or NULL. Until it is buried it is in the table, and its pid is nobody's.
+ */
+struct crew_worker *crew_find_dead(struct crew *crew);
 
 /* How a worker died, in words, from waitpid's status. */
 void crew_describe_death(int status, char *out, size_t size);
-void crew_bury(struct crew_worker *worker);
+/* Frees its place; returns waitpid's status. */
+int crew_bury(struct crew_worker *worker);
 
 /*
  * Takes note of one death that nobody asked for, of `wanted` workers: who was serving is replaced

@@ -73,7 +73,6 @@ static int landlock_abi(void)
 /* What is not there, or not for our user, needs no rule. */
 static int allow_path(int ruleset, const char *path, uint64_t access)
 {
-    const uint64_t of_directories = LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_MAKE_REG;
     struct landlock_path_beneath_attr rule = {.allowed_access = access};
     struct stat st;
     int r = 0;
@@ -84,7 +83,7 @@ static int allow_path(int ruleset, const char *path, uint64_t access)
     /* A directory in a file's place would open all that is below it. */
     if (fstat(rule.parent_fd, &st) != 0) {
         r = -1;
-    } else if (S_ISDIR(st.st_mode) == ((access & of_directories) != 0)) {
+    } else if (S_ISDIR(st.st_mode) == ((access & LANDLOCK_ACCESS_FS_READ_DIR) != 0)) {
         r = (int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
     }
     const int error = errno;
@@ -188,7 +187,6 @@ static const int calls[] = {
     SYS_dup3,
     SYS_flock,
     SYS_fdatasync,
-    SYS_fchmod,
     /* connections that were accepted */
     SYS_accept4,
     SYS_recvfrom,

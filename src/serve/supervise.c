@@ -286,13 +286,13 @@ static int hear(struct supervisor *s, struct crew_worker *w)
 
 /* One worker is gone. Unless it was told to go, it is replaced: tick does, when the budget lets it.
  */
-static int bury(struct supervisor *s, struct crew_worker *w, int status)
+static int bury(struct supervisor *s, struct crew_worker *w)
 {
     const struct crew_worker dead = *w;
     struct fault fault;
     char how[96];
     metrics_clear_seat(s->metrics, (unsigned)(w - s->crew.workers));
-    crew_bury(w);
+    const int status = crew_bury(w);
     crew_describe_death(status, how, sizeof how);
     if (dead.state == CREW_DRAINING || s->stopping) {
         if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL) {
@@ -316,13 +316,13 @@ static int bury(struct supervisor *s, struct crew_worker *w, int status)
 
 static int reap(struct supervisor *s)
 {
-    int status = 0;
     int result = 0;
-    for (struct crew_worker *w = crew_reap(&s->crew, &status); w != NULL && result == 0;
-         w = crew_reap(&s->crew, &status)) {
+    struct crew_worker *w = NULL;
+    while (result == 0 && (w = crew_find_dead(&s->crew)) != NULL) {
         /* Its last words, if it could not start, are better than its exit status. */
-        result = hear(s, w);
-        result = result != 0 ? result : bury(s, w, status);
+        const int heard = hear(s, w);
+        result = bury(s, w);
+        result = heard != 0 ? heard : result;
     }
     return result;
 }

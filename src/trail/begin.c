@@ -417,6 +417,8 @@ int begin_chain(struct ledger *ledger, struct seal *seal, bool accept_gap, struc
         return -1;
     }
     seal->announced = false;
+    /* Whatever the head said: the file goes on, or one has begun. */
+    head.flags &= ~(uint64_t)HEAD_CLOSED;
     seal->from = head.from = keys->from;
     head.epoch = keys->epoch;
     head_set(&ledger->head, &head);

@@ -2,6 +2,7 @@
 
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 struct count {
@@ -14,32 +15,41 @@ struct count {
  * `until_us` is when the records so far would all have been due at the allowed rate; a burst is how
  * far it may lie ahead.
  */
-struct budget {
-    unsigned sites; /* before the first fork, and never after */
-    size_t bytes;
+struct shared {
     _Atomic uint64_t until_us;
     atomic_bool low;
     struct count counts[]; /* REASON_COUNT for each site */
 };
 
+/* What the supervisor goes by is not where workers can write. */
+struct budget {
+    unsigned sites;
+    size_t bytes;
+    struct shared *shared;
+};
+
 struct budget *budget_open(unsigned sites)
 {
     const size_t bytes =
-        sizeof(struct budget) + (size_t)sites * REASON_COUNT * sizeof(struct count);
-    struct budget *budget =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (budget == MAP_FAILED) {
+        sizeof(struct shared) + (size_t)sites * REASON_COUNT * sizeof(struct count);
+    struct budget *budget = calloc(1, sizeof *budget);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (budget == NULL || memory == MAP_FAILED) {
+        if (memory != MAP_FAILED) {
+            (void)munmap(memory, bytes);
+        }
+        free(budget);
         return NULL;
     }
-    budget->sites = sites;
-    budget->bytes = bytes;
+    *budget = (struct budget){sites, bytes, memory};
     return budget;
 }
 
 void budget_close(struct budget *budget)
 {
     if (budget != NULL) {
-        (void)munmap(budget, budget->bytes);
+        (void)munmap(budget->shared, budget->bytes);
+        free(budget);
     }
 }
 
@@ -47,9 +57,9 @@ bool budget_take(struct budget *budget, const struct budget_limits *limits, uint
 {
     const uint64_t interval_us = 1000000 / (limits->rate > 0 ? limits->rate : 1);
     const uint64_t burst_us = interval_us * limits->burst;
-    uint64_t until_us = atomic_load_explicit(&budget->until_us, memory_order_relaxed);
+    uint64_t until_us = atomic_load_explicit(&budget->shared->until_us, memory_order_relaxed);
     uint64_t next_us = 0;
-    if (atomic_load_explicit(&budget->low, memory_order_relaxed)) {
+    if (atomic_load_explicit(&budget->shared->low, memory_order_relaxed)) {
         return false;
     }
     do {
@@ -60,7 +70,7 @@ bool budget_take(struct budget *budget, const struct budget_limits *limits, uint
         if (next_us > mono_us + burst_us) {
             return false;
         }
-    } while (!atomic_compare_exchange_weak_explicit(&budget->until_us, &until_us, next_us,
+    } while (!atomic_compare_exchange_weak_explicit(&budget->shared->until_us, &until_us, next_us,
                                                     memory_order_relaxed, memory_order_relaxed));
     return true;
 }
@@ -68,7 +78,7 @@ bool budget_take(struct budget *budget, const struct budget_limits *limits, uint
 static struct count *count_of(struct budget *budget, unsigned site, enum reason reason)
 {
     const unsigned row = site < budget->sites ? site : budget->sites - 1;
-    return &budget->counts[(size_t)row * REASON_COUNT + (size_t)reason];
+    return &budget->shared->counts[(size_t)row * REASON_COUNT + (size_t)reason];
 }
 
 /* The first of a sum is kept, the last is the newest; who is overtaken in between loses but that.
@@ -89,7 +99,7 @@ void budget_count(struct budget *budget, unsigned site, enum reason reason, uint
 
 void budget_set_low(struct budget *budget, bool low)
 {
-    atomic_store_explicit(&budget->low, low, memory_order_relaxed);
+    atomic_store_explicit(&budget->shared->low, low, memory_order_relaxed);
 }
 
 static uint64_t at_most(uint64_t value, uint64_t limit)
@@ -102,7 +112,7 @@ bool budget_collect(struct budget *budget, bool challenges, uint64_t now_us, uns
 {
     const unsigned all = budget->sites * REASON_COUNT;
     for (unsigned i = *at; i < all; i++) {
-        struct count *count = &budget->counts[i];
+        struct count *count = &budget->shared->counts[i];
         const enum reason reason = (enum reason)(i % REASON_COUNT);
         if ((reason == REASON_NO_CREDENTIALS) != challenges ||
             atomic_load_explicit(&count->n, memory_order_relaxed) == 0) {

@@ -92,6 +92,31 @@ static int fault_next(struct ledger *ledger, int error, struct fault *fault)
                      strerror(error), before);
 }
 
+/* The file is still at the path: if its last record closes it, somebody has moved it back, and if
+ * not, no process of ours has said that it is closed. */
+static int same_look(struct ledger *ledger, const struct store *same, struct fault *fault)
+{
+    struct chain_anchor anchor;
+    struct head head;
+
+    if (!is_closed(ledger)) {
+        return 0;
+    }
+    if (ledger_lock(ledger) != 0) {
+        return fault_set(fault, ledger->path, "cannot be locked: %s", strerror(errno));
+    }
+    head = head_get(&ledger->head);
+    if (chain_anchor_find(same->read_fd, same->size, ledger->scratch, &anchor) != CHAIN_OK ||
+        anchor.closed) {
+        ledger_unlock(ledger);
+        return fault_set(fault, ledger->path, "is a segment that was closed; move it away");
+    }
+    head.flags &= ~(uint64_t)HEAD_CLOSED;
+    head_set(&ledger->head, &head);
+    ledger_unlock(ledger);
+    return 0;
+}
+
 /* Opens what is at the path now; with SEGMENT_NEXT it can become the next file. */
 static int next_open(struct ledger *ledger, struct store *next, enum segment_turn *turn,
                      struct fault *fault)
@@ -105,9 +130,7 @@ static int next_open(struct ledger *ledger, struct store *next, enum segment_tur
     *turn = SEGMENT_NEXT;
     if (next->dev == ledger->store.dev && next->ino == ledger->store.ino && next->size > 0) {
         *turn = SEGMENT_SAME;
-        return !is_closed(ledger)
-                   ? 0
-                   : fault_set(fault, ledger->path, "is a segment that was closed; move it away");
+        return same_look(ledger, next, fault);
     }
     /* Emptied in place, the same file begins anew, too. */
     (void)flock(next->fd, LOCK_EX | LOCK_NB); /* guards against a second daemon */

@@ -102,13 +102,13 @@ static int worker(void *arg, unsigned seat, int control)
     _exit(word == WORKER_STOP ? 0 : 1);
 }
 
-static struct crew_worker *wait_death(int *status)
+static struct crew_worker *wait_death(void)
 {
     struct crew_worker *dead = NULL;
 
     for (int i = 0; i < 1000 && dead == NULL; i++) {
         (void)usleep(10000);
-        dead = crew_reap(&crew, status);
+        dead = crew_find_dead(&crew);
     }
     cr_assert_not_null(dead, "nobody has died");
     return dead;
@@ -143,18 +143,19 @@ Test(crew, starts_hears_tells_and_buries)
     (void)hear(&crew.workers[0]);
 
     crew_tell_all(&crew, 2, WORKER_STOP, CREW_DRAINING);
-    cr_expect_eq(wait_death(&status), &crew.workers[1]);
-    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    cr_expect_eq(wait_death(), &crew.workers[1]);
+    cr_expect_eq(wait_death(), &crew.workers[1], "until it is buried");
     cr_expect_eq(crew.workers[0].state, CREW_STARTING, "another generation is told nothing");
-    crew_bury(&crew.workers[1]);
+    status = crew_bury(&crew.workers[1]);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     cr_expect_eq(crew_count(&crew, 0, CREW_NONE), 1);
 
     crew_kill(&crew, 0);
-    cr_expect_eq(wait_death(&status), &crew.workers[0]);
-    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    cr_expect_eq(wait_death(), &crew.workers[0]);
     cr_expect_eq(crew.workers[0].state, CREW_DRAINING, "it was told to go");
-    crew_bury(&crew.workers[0]);
-    cr_expect_null(crew_reap(&crew, &status));
+    status = crew_bury(&crew.workers[0]);
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    cr_expect_null(crew_find_dead(&crew));
 }
 
 Test(crew, only_a_worker_is_killed_for_a_lock)
@@ -174,7 +175,7 @@ Test(crew, only_a_worker_is_killed_for_a_lock)
     cr_expect_eq(crew_kill_holder(&crew, -1), 0);
     cr_expect_eq(waitpid(stranger, &status, WNOHANG), 0, "it lives");
     cr_expect_eq(crew_kill_holder(&crew, crew.workers[0].pid), crew.workers[0].pid);
-    crew_bury(wait_death(&status));
+    status = crew_bury(wait_death());
     cr_expect(WIFSIGNALED(status));
     (void)kill(stranger, SIGKILL);
     (void)waitpid(stranger, &status, 0);

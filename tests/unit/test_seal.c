@@ -621,6 +621,38 @@ TRAIL_TEST(finds_a_head_that_was_changed)
     expect_line(file, "\"event\":\"seal\"", "\"epoch\":4,"); /* and no other */
 }
 
+/* As a worker could: the file goes on all the same, at once, or after a stop. */
+static void head_close_falsely(void)
+{
+    struct head_file shared = {.fd = open("audit.head", O_RDWR)};
+    struct head head;
+
+    shared.page = mmap(NULL, 512, PROT_READ | PROT_WRITE, MAP_SHARED, shared.fd, 0);
+    cr_assert(shared.page != MAP_FAILED);
+    head = head_get(&shared);
+    head.flags = HEAD_CLOSED;
+    head_set(&shared, &head);
+    cr_assert(munmap(shared.page, 512) == 0 && close(shared.fd) == 0);
+}
+
+TRAIL_TEST(opens_a_file_that_was_closed_in_the_head_alone)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    head_close_falsely();
+    cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    (void)tick(audit, &news);
+    cr_expect_str_eq(news.fault.what, "");
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    head_close_falsely();
+    audit_close(audit);
+    audit = trail_begin();
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    stop(audit);
+    (void)walk_whole(file);
+}
+
 TRAIL_TEST(does_not_take_a_seal_from_a_worker)
 {
     struct audit *audit = trail_begin();
