@@ -1,8 +1,10 @@
 /*
- * How much of the trail strangers may fill. A request whose sender has proven no principal is
- * recorded as long as the budget bears it, and only counted beyond; a bare challenge is only
- * counted. The counts become `suppressed` and `challenge.summary` records of the supervisor's.
- * The memory is shared by all workers: relaxed atomics, no lock, no allocation, nothing that fails.
+ * How much of the trail failures may fill. A request that is not granted is recorded as long as the
+ * budget bears it, and only counted beyond; a bare challenge is only counted. Who has proven a
+ * principal has a budget that strangers take nothing from; it is needed, as whoever has caught one
+ * token may send it for ever. The counts become `suppressed` and `challenge.summary` records of the
+ * supervisor's. The memory is shared by all workers: relaxed atomics, no lock, no allocation,
+ * nothing that fails.
  */
 #ifndef TRAIL_BUDGET_H
 #define TRAIL_BUDGET_H
@@ -25,8 +27,13 @@ struct budget *budget_open(unsigned sites);
 /* Unmaps it in this process; NULL is allowed. */
 void budget_close(struct budget *budget);
 
-/* Whether one more stranger's record may be written now. `mono_us` is CLOCK_MONOTONIC. */
-bool budget_take(struct budget *budget, const struct budget_limits *limits, uint64_t mono_us);
+/* Who sent what failed: nobody that is known, or whoever has proven a principal, or has his token.
+ */
+enum budget_sender { BUDGET_STRANGER, BUDGET_PRINCIPAL, BUDGET_SENDERS };
+
+/* Whether one more failure's record may be written now. `mono_us` is CLOCK_MONOTONIC. */
+bool budget_take(struct budget *budget, enum budget_sender sender,
+                 const struct budget_limits *limits, uint64_t mono_us);
 
 /*
  * Counts what is not recorded: a failure beyond the budget or, with NO_CREDENTIALS, a bare

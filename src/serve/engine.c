@@ -322,19 +322,18 @@ static struct budget_limits failure_limits(const struct engine *engine)
 }
 
 /*
- * Whether this one has no record of its own: a bare challenge, and a stranger's failure beyond the
- * budget (which a crowded request was let through by). It is counted instead. Who has proven a
- * principal is recorded always.
+ * Whether this one has no record of its own: a bare challenge, and a failure beyond the budget
+ * (which a crowded request was let through by). It is counted instead.
  */
 static bool is_only_counted(const struct engine *engine, const struct exchange *x)
 {
     const struct engine_parts *parts = &engine->parts;
     const struct budget_limits limits = failure_limits(engine);
-    const bool stranger = reason_info(x->reason)->outcome != OUTCOME_GRANTED &&
-                          x->accepted.identity.principal[0] == '\0';
-    if (!stranger ||
+    const enum budget_sender sender =
+        x->accepted.identity.principal[0] == '\0' ? BUDGET_STRANGER : BUDGET_PRINCIPAL;
+    if (reason_info(x->reason)->outcome == OUTCOME_GRANTED ||
         (x->reason != REASON_NO_CREDENTIALS &&
-         (x->request.crowded || budget_take(parts->budget, &limits, x->request.mono_us)))) {
+         (x->request.crowded || budget_take(parts->budget, sender, &limits, x->request.mono_us)))) {
         return false;
     }
     budget_count(parts->budget, site_slot(engine, x), x->reason, x->request.time_us);
@@ -397,7 +396,7 @@ void engine_serve(const struct engine *engine, struct exchange *x,
 bool engine_may_record(const struct engine *engine, uint64_t mono_us)
 {
     const struct budget_limits limits = failure_limits(engine);
-    return budget_take(engine->parts.budget, &limits, mono_us);
+    return budget_take(engine->parts.budget, BUDGET_STRANGER, &limits, mono_us);
 }
 
 void engine_suppress(const struct engine *engine, enum reason reason, uint64_t mono_us)

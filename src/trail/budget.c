@@ -16,7 +16,7 @@ struct count {
  * far it may lie ahead.
  */
 struct shared {
-    _Atomic uint64_t until_us;
+    _Atomic uint64_t until_us[BUDGET_SENDERS];
     atomic_bool low;
     struct count counts[]; /* REASON_COUNT for each site */
 };
@@ -53,13 +53,16 @@ void budget_close(struct budget *budget)
     }
 }
 
-bool budget_take(struct budget *budget, const struct budget_limits *limits, uint64_t mono_us)
+bool budget_take(struct budget *budget, enum budget_sender sender,
+                 const struct budget_limits *limits, uint64_t mono_us)
 {
     const uint64_t interval_us = 1000000 / (limits->rate > 0 ? limits->rate : 1);
     const uint64_t burst_us = interval_us * limits->burst;
-    uint64_t until_us = atomic_load_explicit(&budget->shared->until_us, memory_order_relaxed);
+    _Atomic uint64_t *due_us = &budget->shared->until_us[sender];
+    uint64_t until_us = atomic_load_explicit(due_us, memory_order_relaxed);
     uint64_t next_us = 0;
-    if (atomic_load_explicit(&budget->shared->low, memory_order_relaxed)) {
+    if (sender == BUDGET_STRANGER &&
+        atomic_load_explicit(&budget->shared->low, memory_order_relaxed)) {
         return false;
     }
     do {
@@ -70,7 +73,7 @@ bool budget_take(struct budget *budget, const struct budget_limits *limits, uint
         if (next_us > mono_us + burst_us) {
             return false;
         }
-    } while (!atomic_compare_exchange_weak_explicit(&budget->shared->until_us, &until_us, next_us,
+    } while (!atomic_compare_exchange_weak_explicit(due_us, &until_us, next_us,
                                                     memory_order_relaxed, memory_order_relaxed));
     return true;
 }

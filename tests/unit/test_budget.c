@@ -28,7 +28,7 @@ static unsigned take(unsigned tries, uint64_t now_us)
 {
     unsigned taken = 0;
     for (unsigned i = 0; i < tries; i++) {
-        taken += budget_take(budget, &limits, now_us) ? 1 : 0;
+        taken += budget_take(budget, BUDGET_STRANGER, &limits, now_us) ? 1 : 0;
     }
     return taken;
 }
@@ -47,6 +47,18 @@ Test(take, a_burst_and_then_the_rate, .init = open_budget, .fini = close_budget)
     cr_assert_eq(taken, 5 + 500 - 1, "got %u", taken);
 }
 
+Test(take, principals_have_their_own, .init = open_budget, .fini = close_budget)
+{
+    cr_assert_eq(take(100, start_us), 5);
+    budget_set_low(budget, true);
+    for (unsigned i = 0; i < 5; i++) {
+        cr_assert(budget_take(budget, BUDGET_PRINCIPAL, &limits, start_us), "%u", i);
+    }
+    cr_assert_not(budget_take(budget, BUDGET_PRINCIPAL, &limits, start_us));
+    budget_set_low(budget, false);
+    cr_assert_eq(take(1, start_us + 20000), 1);
+}
+
 Test(take, none_while_space_is_low, .init = open_budget, .fini = close_budget)
 {
     budget_set_low(budget, true);
@@ -60,9 +72,9 @@ Test(take, smaller_limits_or_a_lie_do_not_close_it_for_long, .init = open_budget
 {
     const struct budget_limits slow = {.rate = 1, .burst = 1000};
     for (unsigned i = 0; i < 1000; i++) {
-        cr_assert(budget_take(budget, &slow, start_us));
+        cr_assert(budget_take(budget, BUDGET_STRANGER, &slow, start_us));
     }
-    cr_assert_not(budget_take(budget, &slow, start_us));
+    cr_assert_not(budget_take(budget, BUDGET_STRANGER, &slow, start_us));
     cr_assert_eq(take(10, start_us + 1), 5, "the new limits count from now on");
 }
 

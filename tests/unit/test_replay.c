@@ -488,6 +488,23 @@ Test(replay, a_clock_that_goes_back_revives_nothing_that_was_forgotten)
     replay_close(replay);
 }
 
+Test(replay, what_a_change_of_size_leaves_behind_is_not_revived)
+{
+    struct replay *replay = open_table(1024);
+    const uint64_t used = (uint64_t)time(NULL) - KEEP_S - 100; /* ended by now */
+    const uint64_t made_us = (used - 3600) * 1000000;
+    const int fd = open(path, O_WRONLY);
+    /* Behind magic, groups, ready and key. */
+    cr_assert_eq(pwrite(fd, &made_us, sizeof made_us, 16 + 8 + 8 + SECRET_KEY_BYTES), 8);
+    (void)close(fd);
+    cr_assert_eq(use_made_at(replay, 1, used, used), REASON_OK);
+    replay_close(replay);
+    replay = open_table(8192);
+    cr_assert(replay_wants_ctime(replay, used + 10, KEEP_S), "the clock went back");
+    cr_assert_eq(use_made_at(replay, 1, used, used + 10), REASON_REPLAY_UNAVAILABLE);
+    replay_close(replay);
+}
+
 Test(replay, an_entry_that_has_just_ended_is_kept_for_a_second)
 {
     struct replay *replay = open_table(1024);
