@@ -32,7 +32,7 @@ static void *append(void *arg)
     return (void *)(uintptr_t)ended_when_safe(arg);
 }
 
-Test(commit, who_comes_during_a_sync_waits_for_the_next)
+Test(commit, who_comes_during_a_sync_waits_for_the_next, .timeout = 30)
 {
     struct disk disk = {.ended = 0};
     pthread_t first;
