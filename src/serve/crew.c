@@ -16,8 +16,8 @@ enum {
     DRAIN_MS = 5000,  /* and on top of two deadlines, to stop */
     START_MS = 30000, /* how long a worker may take to be ready */
     BACKOFF_MIN_MS = 50,
-    BACKOFF_MAX_MS = 5000,
-    DEATHS_MIN = 16, /* that are borne within DEATHS_MS; or four times all workers, if more */
+    BACKOFF_MAX_MS = 1500, /* a cause that goes is over within 2 s */
+    DEATHS_MIN = 16,       /* that are borne within DEATHS_MS; or four times all workers, if more */
     DEATHS_MS = 60000,
     SLOWED_MS = 2000, /* between two restarts, when more died */
 };

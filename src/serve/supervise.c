@@ -30,7 +30,7 @@
 enum {
     TICK_MS = 250,
     WATCH_MS = 2000, /* how often keytabs and krb5.conf are looked at */
-    FORK_PAUSE_MS = 5000,
+    FORK_PAUSE_MS = 1000,
 };
 
 _Static_assert((int)CREW_MAX <= (int)METRICS_SEATS_MAX, "each worker has its seat");
@@ -243,7 +243,8 @@ static int start_failed(struct supervisor *s, unsigned generation, int status,
                         const struct fault *fault)
 {
     if (s->candidate == NULL || generation != s->candidate->number) {
-        log_line(LOG_LEVEL_ERROR, "a worker could not start: %s: %s", fault->where, fault->what);
+        log_line(LOG_LEVEL_ERROR, "a worker could not start: %s%s%s", fault->where,
+                 fault->where[0] != '\0' ? ": " : "", fault->what);
         return 0; /* its exit is seen and it is tried again, later each time */
     }
     if (s->current == NULL) {
