@@ -218,12 +218,16 @@ static void print_result(const struct result *result)
     size_t i;
     json_t *item;
 
+    /* What follows the first fault is not read: nobody knows whether all of it is there. */
+    const json_t *unknown = result->first[VERIFY_TAMPERED] != NULL
+                                ? result->first[VERIFY_TAMPERED]
+                                : result->first[VERIFY_UNDECIDED];
+
     (void)snprintf(good, sizeof good, "ok: %" PRIu64 " record%s in %zu file%s", result->records,
                    result->records == 1 ? "" : "s", result->files, result->files == 1 ? "" : "s");
     print_verdict("INTEGRITY", good, "TAMPERED", result->first[VERIFY_TAMPERED],
                   result->first[VERIFY_UNDECIDED]);
-    print_verdict("COMPLETENESS", "ok", "INCOMPLETE", result->first[VERIFY_INCOMPLETE],
-                  result->first[VERIFY_UNDECIDED]);
+    print_verdict("COMPLETENESS", "ok", "INCOMPLETE", result->first[VERIFY_INCOMPLETE], unknown);
     json_array_foreach(result->chains, i, item)
     {
         print_chain(result, item);
@@ -248,7 +252,9 @@ static int print_json(struct result *result, int status)
     }
     put_text(object, "integrity", result->first[VERIFY_TAMPERED] != NULL ? "tampered" : undecided);
     put_text(object, "completeness",
-             result->first[VERIFY_INCOMPLETE] != NULL ? "incomplete" : undecided);
+             result->first[VERIFY_INCOMPLETE] != NULL ? "incomplete"
+             : result->first[VERIFY_TAMPERED] != NULL ? "undecided"
+                                                      : undecided);
     put_number(object, "status", (uint64_t)status);
     put(object, "chains", json_incref(result->chains));
     put(object, "findings", json_incref(result->findings));
