@@ -230,7 +230,7 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
 {
     struct audit *audit = calloc(1, sizeof(*audit));
 
-    if (audit == NULL || commit_open(&audit->commit_group) != 0) {
+    if (audit == NULL) {
         free(audit);
         return fault_set(fault, options->file, "out of memory");
     }
@@ -254,7 +254,6 @@ void audit_close(struct audit *audit)
     }
     sealkey_close(&audit->seal.keys);
     ledger_close(&audit->ledger);
-    commit_close(&audit->commit_group);
     free(audit);
 }
 

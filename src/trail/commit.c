@@ -1,44 +1,44 @@
 #include "trail/commit.h"
 
-int commit_open(struct commit *commit)
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Whoever waits for the end of this group; those who wait for the next are not woken with them. */
+static uint32_t bit(uint32_t group)
 {
-    *commit = (struct commit){.busy = false};
-    if (pthread_mutex_init(&commit->mutex, NULL) != 0) {
-        return -1;
-    }
-    if (pthread_cond_init(&commit->ended, NULL) != 0) {
-        (void)pthread_mutex_destroy(&commit->mutex);
-        return -1;
-    }
-    return 0;
+    return (uint32_t)1 << group % 32;
 }
 
-void commit_close(struct commit *commit)
+/* Waits until so many groups have ended. */
+static void wait_for(struct commit *commit, uint32_t groups)
 {
-    (void)pthread_cond_destroy(&commit->ended);
-    (void)pthread_mutex_destroy(&commit->mutex);
+    uint32_t ended = atomic_load(&commit->synced);
+
+    while ((int32_t)(groups - ended) > 0) {
+        (void)syscall(SYS_futex, &commit->synced, FUTEX_WAIT_BITSET_PRIVATE, ended, NULL, NULL,
+                      bit(groups));
+        ended = atomic_load(&commit->synced);
+    }
 }
 
 void commit_wait(struct commit *commit, void (*sync)(void *arg), void *arg)
 {
-    uint64_t mine;
+    const uint64_t forming = atomic_fetch_or(&commit->forming, 1);
+    const uint32_t before = (uint32_t)(forming / 2);
 
-    (void)pthread_mutex_lock(&commit->mutex);
-    mine = ++commit->asked;
-    while (commit->synced < mine) {
-        uint64_t covered = commit->asked;
-
-        if (commit->busy) {
-            (void)pthread_cond_wait(&commit->ended, &commit->mutex);
-            continue;
-        }
-        commit->busy = true;
-        (void)pthread_mutex_unlock(&commit->mutex);
-        sync(arg);
-        (void)pthread_mutex_lock(&commit->mutex);
-        commit->busy = false;
-        commit->synced = covered;
-        (void)pthread_cond_broadcast(&commit->ended);
+    if (forming % 2 != 0) {
+        wait_for(commit, before + 1);
+        return;
     }
-    (void)pthread_mutex_unlock(&commit->mutex);
+    wait_for(commit, before);
+    /* Who comes from now on may have written too late for this sync. */
+    atomic_store(&commit->forming, forming + 2);
+    sync(arg);
+    atomic_store(&commit->synced, before + 1);
+    (void)syscall(SYS_futex, &commit->synced, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL,
+                  bit(before + 1));
 }

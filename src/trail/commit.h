@@ -1,27 +1,19 @@
 /*
  * Group commit: of the threads of one process that have written and must not go on before it is on
- * the disk, one syncs for all that wrote before it began, and the others wait for it.
+ * the disk, one syncs for all that wrote before it began, and the others wait for it. While one
+ * group syncs, the next one forms.
  */
 #ifndef TRAIL_COMMIT_H
 #define TRAIL_COMMIT_H
 
-#include <pthread.h>
-#include <stdbool.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
+/* All zero to begin with. */
 struct commit {
-    pthread_mutex_t mutex;
-    pthread_cond_t ended;
-    uint64_t asked;  /* threads that have come so far, each with its number */
-    uint64_t synced; /* up to this one */
-    bool busy;       /* somebody syncs */
+    _Atomic uint64_t forming; /* twice the number of groups that are closed; odd: the next is led */
+    _Atomic uint32_t synced;  /* how many groups have ended, as far as 32 bits tell */
 };
-
-/* -1 when there is no memory. */
-int commit_open(struct commit *commit);
-
-/* Nobody may wait any more. */
-void commit_close(struct commit *commit);
 
 /*
  * Returns when a sync that began after the call has ended; whether it went well is for `sync`,

@@ -4,21 +4,31 @@
 #include "base/secret.h"
 #include "trail/audit.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { COUNT_MAX = 10000000, SEAL_EVERY = 10000 };
+enum { COUNT_MAX = 10000000, SEAL_EVERY = 10000, THREADS_MAX = 256 };
 
 static const char usage[] =
     "usage: append [option]... DIRECTORY\n"
     "Makes or continues DIRECTORY/audit.jsonl; what a daemon has in state_dir lies beside it.\n"
     "  -n COUNT   records; default 1000\n"
     "  -r BYTES   another file after so many\n"
-    "  -s         each is brought to the disk before the next one\n"
+    "  -s         each is on the disk before the thread that appended it goes on\n"
+    "  -t COUNT   threads, which share the records; default 1\n"
     "Prints nanoseconds of the processor and by the clock for one record.\n";
+
+/* What one thread has to do, and the processor time that it took. */
+struct part {
+    struct audit *audit;
+    size_t count;
+    unsigned long long bytes;
+    unsigned long long cpu_ns;
+};
 
 static _Noreturn void die(const char *where, const char *what)
 {
@@ -36,8 +46,8 @@ static unsigned long long now_ns(clockid_t clock)
 /* What a sign-in through a web server leaves. */
 static void fill(struct audit_record *record, size_t number)
 {
-    static char user[32];
-    static char principal[64];
+    static _Thread_local char user[32];
+    static _Thread_local char principal[64];
     (void)snprintf(user, sizeof user, "user%zu", number % 1000);
     (void)snprintf(principal, sizeof principal, "%s@EXAMPLE.TEST", user);
     audit_record_init(record);
@@ -77,38 +87,59 @@ static void tick(struct audit *audit, const struct audit_pace *pace, size_t numb
     }
 }
 
-static void append_all(struct audit *audit, size_t count, unsigned long long bytes)
+static void *append_part(void *arg)
 {
-    const struct audit_pace pace = {.seal_ms = SEAL_EVERY, .rotate_bytes = bytes};
+    struct part *part = arg;
+    const struct audit_pace pace = {.seal_ms = SEAL_EVERY, .rotate_bytes = part->bytes};
     struct audit_record record;
     char id[AUDIT_ID_BYTES];
     uint64_t seq = 0;
-    const unsigned long long clock = now_ns(CLOCK_MONOTONIC);
-    const unsigned long long cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    const unsigned long long from = now_ns(CLOCK_THREAD_CPUTIME_ID);
     unsigned long long others = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < part->count; i++) {
         fill(&record, i);
-        if (audit_append(audit, &record, id, &seq) != REASON_OK) {
+        if (audit_append(part->audit, &record, id, &seq) != REASON_OK) {
             die("audit.jsonl", "cannot be written");
         }
-        if (bytes != 0 && i % (SEAL_EVERY / 4) == 0) {
+        if (part->bytes != 0 && i % (SEAL_EVERY / 4) == 0) {
             const unsigned long long before = now_ns(CLOCK_THREAD_CPUTIME_ID);
-            tick(audit, &pace, i);
+            tick(part->audit, &pace, i);
             others += now_ns(CLOCK_THREAD_CPUTIME_ID) - before;
         }
     }
-    printf("%llu %llu\n", (now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu - others) / count,
-           (now_ns(CLOCK_MONOTONIC) - clock) / count);
+    part->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - from - others;
+    return NULL;
+}
+
+static void append_all(struct audit *audit, size_t count, size_t threads, unsigned long long bytes)
+{
+    static pthread_t ids[THREADS_MAX];
+    static struct part parts[THREADS_MAX];
+    unsigned long long cpu_ns = 0;
+    const unsigned long long from = now_ns(CLOCK_MONOTONIC);
+    for (size_t i = 0; i < threads; i++) {
+        parts[i] = (struct part){.audit = audit, .count = count / threads, .bytes = bytes};
+        if (pthread_create(&ids[i], NULL, append_part, &parts[i]) != 0) {
+            die("threads", "cannot be started");
+        }
+    }
+    for (size_t i = 0; i < threads; i++) {
+        (void)pthread_join(ids[i], NULL);
+        cpu_ns += parts[i].cpu_ns;
+    }
+    count = count / threads * threads;
+    printf("%llu %llu\n", cpu_ns / count, (now_ns(CLOCK_MONOTONIC) - from) / count);
 }
 
 int main(int argc, char **argv)
 {
     char file[512];
     size_t count = 1000;
+    size_t threads = 1;
     unsigned long long bytes = 0;
     bool commit = false;
     int option;
-    while ((option = getopt(argc, argv, "n:r:s")) != -1) {
+    while ((option = getopt(argc, argv, "n:r:st:")) != -1) {
         switch (option) {
         case 'n':
             count = strtoul(optarg, NULL, 10);
@@ -119,11 +150,15 @@ int main(int argc, char **argv)
         case 's':
             commit = true;
             break;
+        case 't':
+            threads = strtoul(optarg, NULL, 10);
+            break;
         default:
             optind = argc + 1;
         }
     }
-    if (optind != argc - 1 || count < 1 || count > COUNT_MAX ||
+    if (optind != argc - 1 || threads < 1 || threads > THREADS_MAX || (threads > 1 && bytes != 0) ||
+        count < threads || count > COUNT_MAX ||
         snprintf(file, sizeof file, "%s/audit.jsonl", argv[optind]) >= (int)sizeof file) {
         fputs(usage, stderr);
         return 64;
@@ -139,7 +174,7 @@ int main(int argc, char **argv)
     if (secret_init() != 0 || audit_open(&options, (uid_t)-1, (gid_t)-1, &audit, &fault) != 0) {
         die(fault.where, fault.what);
     }
-    append_all(audit, count, bytes);
+    append_all(audit, count, threads, bytes);
     if (audit_stop(audit, &news) != 0) {
         die(news.fault.where, news.fault.what);
     }

@@ -3,6 +3,11 @@
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* A sync that takes as long as the test likes. */
 struct disk {
@@ -27,32 +32,55 @@ static unsigned ended_when_safe(struct disk *disk)
     return disk->ended;
 }
 
+struct follower {
+    struct disk *disk;
+    _Atomic pid_t thread;
+    unsigned seen; /* syncs, when it was told that it is safe */
+};
+
 static void *append(void *arg)
 {
-    return (void *)(uintptr_t)ended_when_safe(arg);
+    struct follower *follower = arg;
+    atomic_store(&follower->thread, gettid());
+    follower->seen = ended_when_safe(follower->disk);
+    return NULL;
+}
+
+/* Until this thread sleeps in a futex, which is where it waits for a group. */
+static void await_sleep(struct follower *follower)
+{
+    char path[64];
+    char call[16] = "";
+    while (strtol(call, NULL, 10) != SYS_futex) {
+        (void)snprintf(path, sizeof path, "/proc/self/task/%d/syscall",
+                       (int)atomic_load(&follower->thread));
+        FILE *f = fopen(path, "r");
+        if (f != NULL) {
+            (void)fgets(call, sizeof call, f);
+            (void)fclose(f);
+        }
+    }
 }
 
 Test(commit, who_comes_during_a_sync_waits_for_the_next, .timeout = 30)
 {
     struct disk disk = {.ended = 0};
-    pthread_t first;
-    pthread_t second;
-    void *seen = NULL;
-    cr_assert_eq(commit_open(&disk.commit), 0);
+    struct follower all[4] = {{.disk = &disk}, {.disk = &disk}, {.disk = &disk}, {.disk = &disk}};
+    pthread_t ids[4];
     cr_assert_eq(sem_init(&disk.begun, 0, 0) | sem_init(&disk.may_end, 0, 0), 0);
-    cr_assert_eq(pthread_create(&first, NULL, append, &disk), 0);
+    cr_assert_eq(pthread_create(&ids[0], NULL, append, &all[0]), 0);
     cr_assert_eq(sem_wait(&disk.begun), 0);
-    /* What it has written may not be on the disk when this sync ends. */
-    cr_assert_eq(pthread_create(&second, NULL, append, &disk), 0);
-    while (pthread_mutex_lock(&disk.commit.mutex) == 0 && disk.commit.asked < 2) {
-        (void)pthread_mutex_unlock(&disk.commit.mutex);
+    /* What these have written may not be on the disk when this sync ends. */
+    for (size_t i = 1; i < 4; i++) {
+        cr_assert_eq(pthread_create(&ids[i], NULL, append, &all[i]), 0);
+        await_sleep(&all[i]);
     }
-    (void)pthread_mutex_unlock(&disk.commit.mutex);
     (void)sem_post(&disk.may_end);
-    cr_assert_eq(pthread_join(first, &seen), 0);
+    cr_assert_eq(pthread_join(ids[0], NULL), 0);
     cr_assert_eq(sem_wait(&disk.begun), 0, "another sync begins");
     (void)sem_post(&disk.may_end);
-    cr_assert_eq(pthread_join(second, &seen), 0);
-    cr_expect_eq((uintptr_t)seen, 2);
-    commit_close(&disk.commit);
+    for (size_t i = 1; i < 4; i++) {
+        cr_assert_eq(pthread_join(ids[i], NULL), 0);
+        cr_expect_eq(all[i].seen, 2, "one sync for all three");
+    }
 }
