@@ -25,6 +25,7 @@ enum {
     SWEEP_MS = 250,
     CAP_MIN = 64,
     INTAKE_SHARE = 24,      /* of the time that serving takes, so much goes to a crowd */
+    TURNS = 3,              /* of which all but one are for those who are new */
     INTAKE_MAX_US = 200,    /* saved up, and owed */
     SLEEP_US = 20,          /* who waited for longer was idle */
     DESCRIPTORS_SPARE = 16, /* not for connections: a new file of the trail needs some */
@@ -36,7 +37,7 @@ struct thread {
     pthread_t id;
     bool started;
     bool permit;
-    bool at_doors;     /* looked at the listeners last */
+    unsigned turn;     /* whether it looks at the listeners next */
     uint64_t now_us;   /* monotonic; when it last looked */
     int64_t intake_us; /* how long it may look at what comes before it serves on */
     struct handler *handler;
@@ -277,13 +278,17 @@ static bool take_in_new(struct thread *t)
     return waits && accept_connection(t, event.data.ptr);
 }
 
-/* Takes in what comes next; waits for it only if there is nothing else to do. */
+/*
+ * Takes in what comes next; waits for it only if there is nothing else to do. Of a crowd that comes
+ * all at once most stand at the listeners, and wait there for as long as the queue is; who is
+ * inside has one turn all the same.
+ */
 static bool take_in(struct thread *t, bool wait)
 {
     struct front *front = t->front;
     struct epoll_event event;
-    t->at_doors = !wait && !t->at_doors;
-    if (t->at_doors && take_in_new(t)) {
+    t->turn = wait ? 0 : (t->turn + 1) % TURNS;
+    if (t->turn != 0 && take_in_new(t)) {
         return true;
     }
     const int n = epoll_wait(front->pool.epoll, &event, 1, wait ? -1 : 0);
