@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -201,6 +202,50 @@ static void check_hosts(struct report *report, const struct subject *s)
     }
 }
 
+static const char *realm_of(const char *principal)
+{
+    const char *at = strrchr(principal, '@');
+
+    return at != NULL ? at + 1 : principal;
+}
+
+/* A realm's case counts: one that differs from a keytab's in nothing else is hardly another realm.
+ */
+static void check_realm(struct report *report, const struct subject *s, const char *where,
+                        const char *realm)
+{
+    const char *like = NULL;
+
+    for (size_t i = 0; i < s->keytab->count; i++) {
+        const char *own = realm_of(s->keytab->keys[i].principal);
+
+        if (strcmp(own, realm) == 0) {
+            return;
+        }
+        like = strcasecmp(own, realm) == 0 ? own : like;
+    }
+    if (like != NULL) {
+        report_line(report, REPORT_WARNING,
+                    "site %s: %s: realm %s grants nobody of %s, which is the realm of %s: upper "
+                    "and lower case differ",
+                    s->site->id, where, realm, like, s->site->keytab);
+    }
+}
+
+static void check_rules(struct report *report, const struct subject *s)
+{
+    for (size_t i = 0; i < s->site->rules.count; i++) {
+        const struct config_rule *rule = &s->site->rules.items[i];
+
+        for (size_t j = 0; j < rule->realms.count; j++) {
+            check_realm(report, s, rule->where, rule->realms.items[j]);
+        }
+        for (size_t j = 0; j < rule->principals.count; j++) {
+            check_realm(report, s, rule->where, realm_of(rule->principals.items[j]));
+        }
+    }
+}
+
 static void check_services(struct report *report, const struct subject *s)
 {
     const struct config_strings *services = &s->site->services;
@@ -261,6 +306,7 @@ static void check_keytab(struct report *report, const struct subject *s)
         show_keys(keytab);
     }
     check_services(report, &(struct subject){s->config, s->site, keytab});
+    check_rules(report, &(struct subject){s->config, s->site, keytab});
     keytab_free(keytab);
 }
 

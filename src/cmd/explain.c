@@ -75,11 +75,12 @@ void explain_line(unsigned depth, const char *label, const char *format, ...)
 int explain_reason(unsigned depth, enum reason reason)
 {
     const struct reason_info *info = reason_info(reason);
+    const bool granted = info->outcome == OUTCOME_GRANTED;
 
     explain_line(depth, "reason", "%s (%s, status %d)", info->code, outcome_text(info->outcome),
                  info->status);
-    explain_line(depth, "next step", "%s", info->hint);
-    return info->outcome == OUTCOME_GRANTED || reason == REASON_CONTINUE ? EX_OK : 1;
+    explain_line(depth, granted ? "meaning" : "next step", "%s", info->hint);
+    return granted || reason == REASON_CONTINUE ? EX_OK : 1;
 }
 
 const char *explain_quote(struct span text, char out[EXPLAIN_QUOTE_BYTES])

@@ -231,7 +231,6 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
     struct audit *audit = calloc(1, sizeof(*audit));
 
     if (audit == NULL) {
-        free(audit);
         return fault_set(fault, options->file, "out of memory");
     }
     audit->commit = options->commit;

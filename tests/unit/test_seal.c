@@ -21,6 +21,15 @@ static const struct audit_pace pace = {.seal_ms = 60000};
 /* The clock of the tests, in milliseconds. */
 static uint64_t now = 1000;
 
+static bool disk_broken;
+
+/* The library's, in this program. */
+int fdatasync(int fd)
+{
+    errno = EIO;
+    return disk_broken ? -1 : fsync(fd);
+}
+
 static void limit_set(rlim_t limit)
 {
     struct rlimit r;
@@ -211,6 +220,40 @@ TRAIL_TEST(survives_a_seal_cut_short_after_any_byte)
         cr_assert_gt(walk.seals, seals, "after %zu bytes", cut);
     }
     audit_close(audit);
+}
+
+static uint64_t key_epoch(void)
+{
+    struct sealkey keys;
+    struct fault fault;
+    uint64_t epoch;
+
+    cr_assert(sealkey_open(".", &keys, &fault) == 0 && keys.found);
+    epoch = keys.epoch;
+    sealkey_close(&keys);
+    return epoch;
+}
+
+TRAIL_TEST(keeps_the_key_until_its_seal_is_on_the_disk)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    now += 59500; /* nothing is left that is synced before it is sealed */
+    cr_assert(!audit_tick(audit, &pace, now, &news));
+    now += 500;
+    disk_broken = true;
+    cr_assert(audit_tick(audit, &pace, now, &news));
+    disk_broken = false;
+    cr_expect_str_eq(news.seal, "");
+    cr_expect(strstr(news.fault.what, "cannot be synced") != NULL, "%s", news.fault.what);
+    cr_expect_eq(walk_whole(file).seals, 1, "it is written");
+    cr_expect_eq(key_epoch(), 0);
+    cr_assert(tick(audit, &news));
+    cr_expect_str_eq(news.fault.what, "");
+    cr_expect_geq(key_epoch(), 1);
+    stop(audit);
 }
 
 /* ---- keys */
