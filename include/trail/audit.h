@@ -103,15 +103,24 @@ int audit_init_key(const char *state_dir, uid_t uid, gid_t gid, char key[AUDIT_K
  * The supervisor's part: opens the file (O_APPEND, O_NOFOLLOW, created with `mode` and, with uid !=
  * -1, owned by uid:gid), and continues the chain that file and state_dir know of, in a new segment
  * (`segment.open`) when the file was renamed meanwhile, or begins one (`chain.open`, seq 0) and its
- * key if there is none. A torn last line is closed and recorded (`recovery`). File and head are
- * locked (flock) as long as any process that inherited them lives: a second daemon is refused. One
- * record (`lifecycle`, start) is appended, so a path that cannot be written is known before anybody
- * is served. -1 and a fault otherwise, and when the file ends before what state_dir knows to have
- * been written, unless `accept_gap`; when it holds something that is no trail of ours, or was
- * altered since the last seal, it is not touched. The process must ignore SIGXFSZ.
+ * key if there is none. A torn last line is closed and recorded (`recovery`). The file is locked
+ * (flock) as long as the supervisor lives, and the head as long as any process that inherited it
+ * does: a second daemon is refused. One record (`lifecycle`, start) is appended, so a path that
+ * cannot be written is known before anybody is served. -1 and a fault otherwise, and when the file
+ * ends before what state_dir knows to have been written, unless `accept_gap`; when it holds
+ * something that is no trail of ours, or was altered since the last seal, it is not touched. The
+ * process must ignore SIGXFSZ.
  */
 int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct audit **out,
                struct fault *fault);
+
+/*
+ * In a worker, before it has threads: with `commit` it opens the file once more for itself. The
+ * kernel tells of what the disk could not take once to each that has opened a file, so of processes
+ * that share a descriptor only one would hear of it. Where the file cannot be opened any more the
+ * shared descriptor stays.
+ */
+void audit_part(struct audit *audit);
 
 /* Closes all of it, for a worker as well as the supervisor; the supervisor's keys are wiped. NULL
  * is allowed. */

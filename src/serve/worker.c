@@ -74,6 +74,7 @@ int worker_run(const struct worker_parts *parts)
     struct fault fault;
     struct fault missing;
     const uint64_t files = generation_files(g);
+    audit_part(parts->audit);
     int status = sandbox_worker(g->config, &missing);
     const struct engine_parts engine_parts = {.config = g->config,
                                               .keytabs = g->keytabs,

@@ -246,6 +246,15 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
     return 0;
 }
 
+void audit_part(struct audit *audit)
+{
+    const struct store *store = &audit->ledger.store;
+
+    if (audit->commit) {
+        (void)ledger_follow(&audit->ledger, store->dev, store->ino);
+    }
+}
+
 void audit_close(struct audit *audit)
 {
     if (audit == NULL) {

@@ -200,15 +200,14 @@ static int settle(struct ledger *ledger)
     return ledger_mend(ledger, &ledger->store, &tail, NULL);
 }
 
-/* Opens the file that the head is in, wherever it has been renamed to. */
-static int follow(struct ledger *ledger, const struct head *head)
+int ledger_follow(struct ledger *ledger, dev_t dev, ino_t ino)
 {
     struct store next = {.fd = -1, .read_fd = -1};
     int r = -1;
 
     /* Whoever reads a directory may miss what is renamed in it at that moment. */
     for (unsigned i = 0; r != 0 && i < FOLLOW_TRIES; i++) {
-        r = store_find(&ledger->options, (dev_t)head->dev, (ino_t)head->ino, &next);
+        r = store_find(&ledger->options, dev, ino, &next);
     }
     if (r != 0) {
         return -1;
@@ -244,7 +243,8 @@ int ledger_ready(struct ledger *ledger)
     }
     /* The number of a file that is open is nobody else's. The leader does not believe the head. */
     if ((ledger->store.dev != head.dev || ledger->store.ino != head.ino) &&
-        ledger->leader != getpid() && follow(ledger, &head) != 0) {
+        ledger->leader != getpid() &&
+        ledger_follow(ledger, (dev_t)head.dev, (ino_t)head.ino) != 0) {
         return -1;
     }
     if (head_is_dirty(&ledger->head) && settle(ledger) != 0) {

@@ -75,6 +75,10 @@ void ledger_unlock(struct ledger *ledger);
  * a file and the opening of the next why that is not there yet, or EAGAIN. */
 int ledger_ready(struct ledger *ledger);
 
+/* Opens the file with this number, wherever it was renamed to in its directory, in place of the one
+ * that is open; -1 and errno. */
+int ledger_follow(struct ledger *ledger, dev_t dev, ino_t ino);
+
 /* Formats a line without its end, to follow `after`. */
 void ledger_format(const struct ledger *ledger, const struct head *after,
                    const struct ledger_entry *entry, struct ledger_line *line);

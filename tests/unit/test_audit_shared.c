@@ -4,11 +4,13 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -346,6 +348,48 @@ static struct audit *trail_open_commit(void)
 
     cr_assert(audit_open(&options, (uid_t)-1, (gid_t)-1, &audit, &fault) == 0);
     return audit;
+}
+
+/* Makes what this process writes the trail with one that blocks, and says how many had not. */
+static int flags_change(void)
+{
+    int changed = 0;
+    struct stat st;
+    struct stat other;
+
+    cr_assert(stat(file, &st) == 0);
+    for (int fd = 3; fd < 64; fd++) {
+        const int flags = fcntl(fd, F_GETFL);
+
+        if (flags != -1 && (flags & O_ACCMODE) == O_WRONLY && fstat(fd, &other) == 0 &&
+            other.st_ino == st.st_ino && (flags & O_NONBLOCK) != 0) {
+            changed += fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0 ? 1 : 0;
+        }
+    }
+    return changed;
+}
+
+/* The kernel tells of an error of the disk once to each file that was opened, not to each process.
+ */
+TRAIL_TEST(with_commit_each_process_has_opened_the_file_itself)
+{
+    struct audit_record record = sample();
+    struct audit *audit = trail_open_commit();
+    char id[AUDIT_ID_BYTES];
+    uint64_t seq = 0;
+    int status = 0;
+    pid_t child = fork();
+
+    cr_assert(child >= 0);
+    if (child == 0) {
+        audit_part(audit);
+        _exit(flags_change() == 1 && audit_append(audit, &record, id, &seq) == REASON_OK ? 0 : 1);
+    }
+    cr_assert(waitpid(child, &status, 0) == child && status == 0);
+    cr_expect_eq(flags_change(), 1, "its flags are the child's, too");
+    cr_assert_eq(audit_append(audit, &record, id, &seq), REASON_OK);
+    cr_expect_eq(walk_whole(file).next_seq, (json_int_t)seq + 1);
+    audit_close(audit);
 }
 
 TRAIL_TEST(threads_that_wait_for_the_disk_wait_together)

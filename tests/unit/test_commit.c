@@ -55,8 +55,8 @@ static void await_sleep(struct follower *follower)
         (void)snprintf(path, sizeof path, "/proc/self/task/%d/syscall",
                        (int)atomic_load(&follower->thread));
         FILE *f = fopen(path, "r");
+        call[f != NULL ? fread(call, 1, sizeof call - 1, f) : 0] = '\0';
         if (f != NULL) {
-            (void)fgets(call, sizeof call, f);
             (void)fclose(f);
         }
     }
