@@ -337,6 +337,9 @@ static int tail_finish(struct begin *b, const struct chain_tail *tail,
         b->restart = true;
         return key_choose(b, head.epoch, NULL);
     }
+    if (anchor->jumped && anchor->key.epoch < b->seal->keys.epoch) {
+        return 0; /* the seals that announced the present key are among what is missing */
+    }
     return key_choose(b, anchor->key.epoch, anchor->key.public_key);
 }
 

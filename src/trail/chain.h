@@ -127,6 +127,7 @@ struct chain_anchor {
     struct chain_walk walk; /* after the last mark, openings and jumps among them */
     struct chain_line key;  /* the last line that announces a key */
     bool closed;            /* the last record closes the segment */
+    bool jumped;            /* a recovery behind that line leaves out records that were there */
 };
 
 /*

@@ -111,6 +111,7 @@ static bool anchor_look(struct chain_anchor *anchor, bool *last, const struct ch
         anchor->walk.offset = end;
         anchor->walk.next_seq = parsed->seq + 1;
     }
+    anchor->jumped = anchor->jumped || parsed->mark == CHAIN_JUMP;
     anchor->key = *parsed;
     return parsed->has_key;
 }

@@ -767,6 +767,34 @@ TRAIL_TEST(misses_records_that_were_sealed_even_when_the_head_is_lost)
     gap_accepted("\"lost_from\":3,\"lost_h\":\"");
 }
 
+/* Before the next seal, so that the end of the file tells little of the key. */
+TRAIL_TEST(goes_on_when_it_died_after_missing_records)
+{
+    const struct audit_options options = {
+        .file = file, .state_dir = ".", .mode = 0640, .accept_gap = true};
+
+    for (unsigned seals = 0; seals < 3; seals++) {
+        struct audit *audit = trail_begin();
+        const size_t size = file_size(file);
+
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        for (unsigned i = 0; i < seals; i++) {
+            seal(audit);
+            cr_assert_eq(append_sample(audit), REASON_OK);
+        }
+        audit_close(audit);
+        cr_assert(truncate(file, (off_t)size) == 0);
+        audit = trail_open_with(&options);
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        audit_close(audit);
+        audit = trail_begin(); /* refuses nothing */
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        audit_close(audit);
+        head_lose(); /* nor after the host lost power */
+        stop(trail_begin());
+    }
+}
+
 TRAIL_TEST(misses_the_whole_file_when_the_head_is_lost_too)
 {
     const struct audit_options options = {
