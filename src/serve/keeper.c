@@ -1,6 +1,10 @@
 #include "serve/keeper.h"
 
 #include "base/log.h"
+#include "base/sync.h"
+
+#include <errno.h>
+#include <string.h>
 
 static void log_news(const struct audit_news *news)
 {
@@ -18,6 +22,10 @@ static void log_news(const struct audit_news *news)
 
 void keeper_start(const struct audit *audit)
 {
+    if (sync_begin() != 0) {
+        log_line(LOG_LEVEL_WARNING, "no thread for the disk, so while it hangs so do we: %s",
+                 strerror(errno));
+    }
     log_line(LOG_LEVEL_INFO, "audit chain %s, first key %s", audit_chain(audit),
              audit_first_key(audit));
 }

@@ -11,7 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Says which chain it is, and the key that begins it. */
+/* Says which chain it is, and the key that begins it; from now on a disk that hangs does not keep
+ * us. */
 void keeper_start(const struct audit *audit);
 
 /*

@@ -1,6 +1,7 @@
 #include "trail/audit.h"
 
 #include "base/secret.h"
+#include "base/sync.h"
 #include "trail/audit_format.h"
 #include "trail/begin.h"
 #include "trail/commit.h"
@@ -60,7 +61,9 @@ static int commit_done(struct audit *audit, uint32_t failures)
     return atomic_load(&shared->sync_failures) == failures ? 0 : atomic_load(&shared->sync_error);
 }
 
-static enum reason append(struct audit *audit, const struct ledger_entry *entry, uint64_t *seq)
+/* `commit`: and waits until it is on the disk. */
+static enum reason append(struct audit *audit, const struct ledger_entry *entry, bool commit,
+                          uint64_t *seq)
 {
     struct ledger *ledger = &audit->ledger;
     uint64_t written = 0;
@@ -76,7 +79,7 @@ static enum reason append(struct audit *audit, const struct ledger_entry *entry,
         error = errno;
     }
     ledger_unlock(ledger);
-    if (error == 0 && audit->commit) {
+    if (error == 0 && commit) {
         error = commit_done(audit, failures);
     }
 
@@ -93,7 +96,7 @@ enum reason audit_append(struct audit *audit, const struct audit_record *record,
                          char id[AUDIT_ID_BYTES], uint64_t *seq)
 {
     struct ledger_entry entry = {.record = record};
-    enum reason reason = append(audit, &entry, seq);
+    enum reason reason = append(audit, &entry, audit->commit, seq);
 
     if (reason == REASON_OK) {
         memcpy(id, audit->ledger.chain, 16);
@@ -109,7 +112,7 @@ static enum reason append_event(struct audit *audit, struct audit_format_event *
     uint64_t seq = 0;
 
     event->time_us = ledger_now_us();
-    return append(audit, &entry, &seq);
+    return append(audit, &entry, false, &seq); /* the supervisor waits for no disk */
 }
 
 enum reason audit_append_event(struct audit *audit, const char *event, const char *action,
@@ -285,14 +288,18 @@ static void background_sync(struct audit *audit, uint64_t now_ms, struct audit_n
     struct ledger *ledger = &audit->ledger;
     const uint64_t seq = head_get(&ledger->head).next_seq;
 
-    if (audit->commit || now_ms < audit->sync_ms) {
+    if (now_ms < audit->sync_ms) {
         return;
     }
     audit->sync_ms = now_ms + SYNC_MS;
     if (seq != audit->synced_seq) {
-        audit->synced_seq = seq;
-        if (ledger_sync(ledger, &ledger->store) != 0) {
-            (void)fault_set(&news->fault, ledger->path, "cannot be synced: %s", strerror(errno));
+        const bool synced = ledger_sync(ledger, &ledger->store) == 0;
+
+        /* What failed is not tried again; what the disk was too busy for is. */
+        audit->synced_seq = synced || errno != ETIMEDOUT ? seq : audit->synced_seq;
+        if (!synced) {
+            (void)fault_set(&news->fault, ledger->path, "cannot be synced: %s",
+                            sync_error_text(errno));
         }
     }
 }
@@ -346,12 +353,17 @@ bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now
 {
     enum segment_turn turned = SEGMENT_SAME;
     bool rename = false;
+    int late;
 
     *news = (struct audit_news){.seal = ""};
     if (audit->seal_ms == 0) {
         audit->seal_ms = now_ms + pace->seal_ms;
     }
     seal_look(&audit->seal, &audit->ledger, LOOK_BYTES);
+    late = sync_late_error();
+    if (late != 0) {
+        ledger_count_failure(&audit->ledger, late);
+    }
     if (now_ms < audit->retry_ms) {
         return false;
     }

@@ -1,6 +1,7 @@
 #include "trail/ledger.h"
 
 #include "base/secret.h"
+#include "base/sync.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -255,13 +256,20 @@ int ledger_ready(struct ledger *ledger)
 
 int ledger_sync(struct ledger *ledger, const struct store *store)
 {
-    if (fdatasync(store->fd) == 0) {
+    if (sync_file(store->fd, SYNC_DATA) == 0) {
         return 0;
     }
-    /* The kernel tells one of those that wait, and then forgets: so all are told here. */
-    atomic_store(&ledger->shared->sync_error, errno);
-    (void)atomic_fetch_add(&ledger->shared->sync_failures, 1);
+    if (errno != ETIMEDOUT) {
+        ledger_count_failure(ledger, errno);
+    }
     return -1;
+}
+
+void ledger_count_failure(struct ledger *ledger, int error)
+{
+    /* The kernel tells one of those that wait, and then forgets: so all are told here. */
+    atomic_store(&ledger->shared->sync_error, error);
+    (void)atomic_fetch_add(&ledger->shared->sync_failures, 1);
 }
 
 static struct ledger_shared *shared_open(void)

@@ -110,8 +110,12 @@ bool ledger_adopt(struct ledger *ledger, const struct store *store, const struct
 int ledger_mend(struct ledger *ledger, const struct store *store, const struct chain_tail *tail,
                 struct audit_format_event *opening);
 
-/* fdatasync of `store`; -1 and errno, and then all that wait for a sync are told. */
+/* Brings what was written to `store` to the disk; -1 and errno as from sync_file, and unless it has
+ * only not answered yet all that wait for a sync are told. */
 int ledger_sync(struct ledger *ledger, const struct store *store);
+
+/* Tells all that wait for a sync that one has failed. */
+void ledger_count_failure(struct ledger *ledger, int error);
 
 /* CLOCK_REALTIME in microseconds and CLOCK_BOOTTIME in milliseconds. */
 uint64_t ledger_now_us(void);

@@ -1,6 +1,7 @@
 #include "trail/seal.h"
 
 #include "base/secret.h"
+#include "base/sync.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -259,7 +260,7 @@ int seal_finish(struct seal *seal, struct ledger *ledger, char text[AUDIT_SEAL_T
         return 0;
     }
     if (ledger_sync(ledger, &ledger->store) != 0) {
-        return fault_file(ledger, fault, "cannot be synced");
+        return fault_set(fault, ledger->path, "cannot be synced: %s", sync_error_text(errno));
     }
     if (sealkey_turn(&seal->keys, ledger->chain, seal->from, seal->announced_seq,
                      seal->announced_hash, fault) != 0) {

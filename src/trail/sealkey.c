@@ -1,5 +1,7 @@
 #include "trail/sealkey.h"
 
+#include "base/sync.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -88,7 +90,7 @@ static int directory_sync(const char *path)
     (void)snprintf(directory, sizeof(directory), "%.*s", (int)(strrchr(path, '/') - path + 1),
                    path);
     fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    r = fd < 0 ? -1 : fsync(fd);
+    r = fd < 0 ? -1 : sync_file(fd, SYNC_ALL);
     if (fd >= 0) {
         (void)close(fd);
     }
@@ -111,7 +113,7 @@ static int replace(struct sealkey *keys, uid_t uid, gid_t gid, struct fault *fau
         error = errno;
     } else {
         if (write_all(fd, &keys->page->other, sizeof(keys->page->other)) != 0 ||
-            (uid != (uid_t)-1 && fchown(fd, uid, gid) != 0) || fsync(fd) != 0) {
+            (uid != (uid_t)-1 && fchown(fd, uid, gid) != 0) || sync_file(fd, SYNC_ALL) != 0) {
             error = errno;
         }
         (void)close(fd);
@@ -134,7 +136,9 @@ static int replace(struct sealkey *keys, uid_t uid, gid_t gid, struct fault *fau
         publish(keys);
     }
     secret_wipe(&keys->page->other, sizeof(keys->page->other));
-    return error == 0 ? 0 : fault_set(fault, keys->path, "cannot be written: %s", strerror(error));
+    return error == 0
+               ? 0
+               : fault_set(fault, keys->path, "cannot be written: %s", sync_error_text(error));
 }
 
 static int load(struct sealkey *keys, int fd, struct fault *fault)

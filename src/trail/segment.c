@@ -1,6 +1,7 @@
 #include "trail/segment.h"
 
 #include "base/secret.h"
+#include "base/sync.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -167,7 +168,7 @@ static void old_close(struct ledger *ledger, struct seal *seal, struct audit_new
     }
     if (ledger_sync(ledger, &ledger->store) != 0) {
         (void)fault_set(&news->fault, ledger->path, "the file before cannot be synced: %s",
-                        strerror(errno));
+                        sync_error_text(errno));
     }
 }
 
@@ -292,7 +293,8 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     news->fault = early.what[0] != '\0' && r == 0 ? early : news->fault;
     if (r == 0) {
         if (store_sync_name(&ledger->options) != 0 || ledger_sync(ledger, &ledger->store) != 0) {
-            r = fault_set(&news->fault, ledger->path, "cannot be synced: %s", strerror(errno));
+            r = fault_set(&news->fault, ledger->path, "cannot be synced: %s",
+                          sync_error_text(errno));
         } else {
             r = seal_finish(seal, ledger, news->seal, &news->fault);
         }

@@ -1,6 +1,7 @@
 #include "trail/store.h"
 
 #include "base/bytes.h"
+#include "base/sync.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -176,7 +177,7 @@ int store_sync_name(const struct store_options *options)
     if (fd < 0) {
         return -1;
     }
-    if (fsync(fd) != 0) {
+    if (sync_file(fd, SYNC_ALL) != 0) {
         error = errno;
     }
     (void)close(fd);
