@@ -158,6 +158,13 @@ struct config {
  */
 int config_load(const char *path, struct config **out, struct fault *fault);
 
+/*
+ * The absolute path that a configuration gives for `key` in `section` (NULL: at the top), although
+ * config_load may refuse it for something else; the caller frees it. NULL when it gives none, or is
+ * no document that could be read.
+ */
+char *config_find_path(const char *path, const char *section, const char *key);
+
 /* NULL is allowed. */
 void config_free(struct config *config);
 

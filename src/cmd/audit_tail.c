@@ -261,16 +261,21 @@ static int show_configured(const struct options *o)
 {
     struct config *config = NULL;
     struct fault fault = {"", ""};
+    char *said = NULL;
     char *path;
-    int status;
+    int status = EX_CONFIG;
 
     if (config_load(o->config, &config, &fault) != 0) {
+        /* It may be broken just now, with the daemon and its trail going on. */
+        said = config_find_path(o->config, "audit", "file");
         (void)fprintf(stderr, "spnegate audit tail: %s: %s\n", fault.where, fault.what);
-        return EX_CONFIG;
     }
-    path = config->audit.file;
-    status = show_files(&path, 1, o);
+    path = config != NULL ? config->audit.file : said;
+    if (path != NULL) {
+        status = show_files(&path, 1, o);
+    }
     config_free(config);
+    free(said);
     return status;
 }
 

@@ -226,13 +226,13 @@ static void check_realm(struct report *report, const struct subject *s, const ch
     }
     if (like != NULL) {
         report_line(report, REPORT_WARNING,
-                    "site %s: %s: realm %s grants nobody of %s, which is the realm of %s: upper "
-                    "and lower case differ",
+                    "site %s: %s: realm %s is not realm %s of %s: upper and lower case count, "
+                    "and one of the two is wrong",
                     s->site->id, where, realm, like, s->site->keytab);
     }
 }
 
-static void check_rules(struct report *report, const struct subject *s)
+static void check_realms(struct report *report, const struct subject *s)
 {
     for (size_t i = 0; i < s->site->rules.count; i++) {
         const struct config_rule *rule = &s->site->rules.items[i];
@@ -243,6 +243,9 @@ static void check_rules(struct report *report, const struct subject *s)
         for (size_t j = 0; j < rule->principals.count; j++) {
             check_realm(report, s, rule->where, realm_of(rule->principals.items[j]));
         }
+    }
+    for (size_t i = 0; i < s->site->realms.count; i++) {
+        check_realm(report, s, "user.realms", s->site->realms.items[i].realm);
     }
 }
 
@@ -306,7 +309,7 @@ static void check_keytab(struct report *report, const struct subject *s)
         show_keys(keytab);
     }
     check_services(report, &(struct subject){s->config, s->site, keytab});
-    check_rules(report, &(struct subject){s->config, s->site, keytab});
+    check_realms(report, &(struct subject){s->config, s->site, keytab});
     keytab_free(keytab);
 }
 

@@ -307,12 +307,19 @@ static int explain_text(const struct explain *e, struct span text)
     return status;
 }
 
+static bool is_record(struct span input)
+{
+    const struct span text = trim(input);
+
+    return text.len > 0 && text.ptr[0] == '{';
+}
+
 /* A record, a token's bytes, or a token as text. */
 static int explain_input(const struct explain *e, struct span input)
 {
     const struct span text = trim(input);
 
-    if (text.len > 0 && text.ptr[0] == '{') {
+    if (is_record(input)) {
         return explain_records(text);
     }
     for (size_t i = 0; i < text.len; i++) {
@@ -366,7 +373,8 @@ int cmd_explain(int argc, char **argv)
     status = read_input(o.input, &input);
     if (status < 0) {
         struct explain e = {.host = o.host, .site = o.site, .now_s = (uint64_t)time(NULL)};
-        const int config = load_config(&o, &e);
+        const bool record = is_record(buf_span(&input));
+        const int config = record ? EX_OK : load_config(&o, &e);
 
         status = explain_input(&e, buf_span(&input));
         status = config != EX_OK ? config : status;

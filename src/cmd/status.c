@@ -96,13 +96,14 @@ static int read_options(int argc, char **argv, struct options *out)
 
 /*
  * Where the daemon answers. A configuration that is broken by now is what its reload was refused
- * for: then it is looked for where most are.
+ * for: it is taken at its word for that, or else the daemon is looked for where most are.
  */
 static int find_socket(const struct options *options, struct sockaddr_un *out)
 {
     struct config *config = NULL;
     struct fault fault;
     const char *dir = RUNTIME_DIR_DEFAULT;
+    char *said = NULL;
     int len = 0;
     *out = (struct sockaddr_un){.sun_family = AF_UNIX};
     if (options->socket != NULL) {
@@ -111,6 +112,8 @@ static int find_socket(const struct options *options, struct sockaddr_un *out)
         if (config_load(options->config, &config, &fault) == 0) {
             dir = config->runtime_dir;
         } else {
+            said = config_find_path(options->config, NULL, "runtime_dir");
+            dir = said != NULL ? said : dir;
             (void)fprintf(stderr,
                           "spnegate status: %s: %s\n"
                           "spnegate status: asking at %s/control.sock; --socket names another\n",
@@ -118,6 +121,7 @@ static int find_socket(const struct options *options, struct sockaddr_un *out)
         }
         len = snprintf(out->sun_path, sizeof out->sun_path, "%s/control.sock", dir);
         config_free(config);
+        free(said);
     }
     if (len < 0 || (size_t)len >= sizeof out->sun_path) {
         (void)fprintf(stderr, "spnegate status: the control socket's path is too long\n");
@@ -158,7 +162,9 @@ static int ask(const struct sockaddr_un *address, struct buf *out)
         read_all(fd, out) != 0) {
         const int error = errno;
         (void)fprintf(stderr, "spnegate status: no daemon answers at %s: %s\n", address->sun_path,
-                      error == EAGAIN ? "it does not in time" : strerror(error));
+                      error == EAGAIN   ? "it does not in time"
+                      : error == EACCES ? "only root and the daemon's user may ask it"
+                                        : strerror(error));
         if (fd >= 0) {
             (void)close(fd);
         }

@@ -477,6 +477,26 @@ out:
 }
 
 /* Whether the listener knows `host`; then `*site` is its site, or NULL when there are two. */
+char *config_find_path(const char *path, const char *section, const char *key)
+{
+    struct buf file = {.max = FILE_BYTES_MAX};
+    struct tree *tree = NULL;
+    struct fault fault;
+    char *found = NULL;
+
+    if (load_file(path, &file, &fault) == 0 &&
+        tree_parse(buf_span(&file), path, &tree, &fault) == 0) {
+        const struct tree_node *map = section != NULL ? tree_find(tree->root, section) : tree->root;
+        const struct tree_node *node = map != NULL ? tree_find(map, key) : NULL;
+        const bool absolute = node != NULL && node->kind == TREE_SCALAR && node->text[0] == '/';
+
+        found = absolute ? strdup(node->text) : NULL;
+    }
+    tree_free(tree);
+    buf_clear(&file);
+    return found;
+}
+
 static bool find_host(const struct config *config, const struct config_listener *listener,
                       const char *host, const struct config_site **site)
 {

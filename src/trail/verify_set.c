@@ -290,6 +290,12 @@ static size_t tell_chain(const struct verify_file *files, size_t count,
     }
     chain->unsealed = chain->last_seq - (chain->sealed ? chain->sealed_seq : chain->first_seq) +
                       (chain->sealed ? 0 : 1);
+    if (!options->has_head && options->max_seal_age_s == 0 && joint.last->segment.why[0] == '\0') {
+        tell(listener, (struct verify_finding){.level = VERIFY_NOTE, .path = NULL},
+             "chain %s ends with record %" PRIu64
+             " here: only --head or --max-seal-age can tell that nothing was cut off behind it",
+             chain->id, chain->last_seq);
+    }
     listener->chain(listener->to, chain);
     return i;
 }
