@@ -117,10 +117,10 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
 /*
  * In a worker, before it has threads: with `commit` it opens the file once more for itself. The
  * kernel tells of what the disk could not take once to each that has opened a file, so of processes
- * that share a descriptor only one would hear of it. Where the file cannot be opened any more the
- * shared descriptor stays.
+ * that share a descriptor only one would hear of it. -1 and errno where the file cannot be opened
+ * any more: then the shared descriptor stays.
  */
-void audit_part(struct audit *audit);
+int audit_part(struct audit *audit);
 
 /* Closes all of it, for a worker as well as the supervisor; the supervisor's keys are wiped. NULL
  * is allowed. */

@@ -54,6 +54,7 @@ enum verify_kind {
     VERIFY_BACKWARD, /* the clock went back by more than a record may wait */
     VERIFY_LOST,     /* records that the daemon itself found missing; counts records */
     VERIFY_UNPROVEN, /* seals whose key is among those */
+    VERIFY_UNSEALED, /* records that only seals among those covered; counts records */
     VERIFY_CUT,      /* the last line is unfinished; counts its bytes */
     VERIFY_KINDS
 };

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -74,7 +75,11 @@ int worker_run(const struct worker_parts *parts)
     struct fault fault;
     struct fault missing;
     const uint64_t files = generation_files(g);
-    audit_part(parts->audit);
+    if (audit_part(parts->audit) != 0) {
+        log_line(LOG_LEVEL_WARNING,
+                 "%s: cannot be opened by each worker, as sync: commit wants: %s",
+                 g->config->audit.file, strerror(errno));
+    }
     int status = sandbox_worker(g->config, &missing);
     const struct engine_parts engine_parts = {.config = g->config,
                                               .keytabs = g->keytabs,

@@ -249,13 +249,11 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
     return 0;
 }
 
-void audit_part(struct audit *audit)
+int audit_part(struct audit *audit)
 {
     const struct store *store = &audit->ledger.store;
 
-    if (audit->commit) {
-        (void)ledger_follow(&audit->ledger, store->dev, store->ino);
-    }
+    return audit->commit ? ledger_follow(&audit->ledger, store->dev, store->ino) : 0;
 }
 
 void audit_close(struct audit *audit)

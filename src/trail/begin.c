@@ -338,7 +338,14 @@ static int tail_finish(struct begin *b, const struct chain_tail *tail,
         return key_choose(b, head.epoch, NULL);
     }
     if (anchor->jumped && anchor->key.epoch < b->seal->keys.epoch) {
-        return 0; /* the seals that announced the present key are among what is missing */
+        /* Whoever may write the file could have written so, and taken seals away. */
+        return b->accept_gap
+                   ? 0
+                   : fault_set(b->fault, ledger->path,
+                               "lacks the seal that announced the present key, as records are "
+                               "missing before record %llu; restore the file, or, if that was "
+                               "accepted, start once more with --accept-audit-gap",
+                               (unsigned long long)anchor->walk.next_seq - 1);
     }
     return key_choose(b, anchor->key.epoch, anchor->key.public_key);
 }

@@ -36,7 +36,7 @@ void commit_wait(struct commit *commit, void (*sync)(void *arg), void *arg)
     }
     wait_for(commit, before);
     /* Who comes from now on may have written too late for this sync. */
-    atomic_store(&commit->forming, forming + 2);
+    (void)atomic_fetch_add(&commit->forming, 1); /* after what it reads, in every memory model */
     sync(arg);
     atomic_store(&commit->synced, before + 1);
     (void)syscall(SYS_futex, &commit->synced, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL,

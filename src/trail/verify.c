@@ -321,6 +321,9 @@ static bool seal(struct walk *walk, const struct verify_line *line)
         memcpy(out->sealed_ts, line->ts, VERIFY_TS_BYTES - 1);
     } else {
         mark(walk, VERIFY_UNPROVEN, 1, seq);
+        if (from > out->from) {
+            mark(walk, VERIFY_UNSEALED, from - out->from, seq);
+        }
     }
     next.epoch = epoch + 1;
     out->next = next;

@@ -126,6 +126,12 @@ static void tell_file(const struct verify_file *file, const struct verify_listen
              "a seal that cannot be proven (%s): its key was announced in records that are missing",
              times(m[VERIFY_UNPROVEN].count, often));
     }
+    if (m[VERIFY_UNSEALED].count != 0) {
+        tell(to, at_mark(file, VERIFY_UNSEALED, VERIFY_INCOMPLETE),
+             "the %" PRIu64 " records before the first that this seal covers are under no seal "
+             "that is here",
+             m[VERIFY_UNSEALED].count);
+    }
     if (m[VERIFY_TORN].count != 0) {
         tell(to, at_mark(file, VERIFY_TORN, VERIFY_NOTE),
              "torn bytes of a crash (%s), accounted for by the record after them",

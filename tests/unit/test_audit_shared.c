@@ -1,4 +1,5 @@
 /* The trail under many hands: threads, processes, those that die, and those that stand still. */
+#include "base/lock.h"
 #include "trail/audit.h"
 #include "trail_walk.h"
 
@@ -42,6 +43,24 @@ int fdatasync(int fd)
     disk.syncs++;
     errno = disk.error;
     return errno == 0 ? 0 : -1;
+}
+
+/* What happens once, right after the trail's lock was given back. */
+static void (*behind_the_lock)(void);
+
+int __real_lock_give(struct lock *lock);
+int __wrap_lock_give(struct lock *lock);
+
+int __wrap_lock_give(struct lock *lock)
+{
+    void (*happens)(void) = behind_the_lock;
+    const int r = __real_lock_give(lock);
+
+    behind_the_lock = NULL;
+    if (happens != NULL) {
+        happens();
+    }
+    return r;
 }
 
 /* What workers were told is written, where it outlives them. */
@@ -350,6 +369,35 @@ static struct audit *trail_open_commit(void)
     return audit;
 }
 
+static struct audit *swept;
+
+static void sync_that_fails(void)
+{
+    struct audit_record record = sample();
+    char id[AUDIT_ID_BYTES];
+    uint64_t seq = 0;
+
+    disk.error = EIO;
+    cr_assert_eq(audit_append(swept, &record, id, &seq), REASON_AUDIT_UNAVAILABLE);
+    disk.error = 0;
+}
+
+/* It took both records, and the kernel has nothing left for the sync of the first. */
+TRAIL_TEST(a_sync_that_fails_between_a_record_and_its_own_sync_is_told)
+{
+    struct audit_record record = sample();
+    char id[AUDIT_ID_BYTES];
+    uint64_t seq = 0;
+
+    swept = trail_open_commit();
+    cr_assert_eq(audit_append(swept, &record, id, &seq), REASON_OK);
+    behind_the_lock = sync_that_fails;
+    cr_expect_eq(audit_append(swept, &record, id, &seq), REASON_AUDIT_UNAVAILABLE);
+    cr_expect_null(behind_the_lock);
+    cr_expect_eq(audit_append(swept, &record, id, &seq), REASON_OK);
+    audit_close(swept);
+}
+
 /* Makes what this process writes the trail with one that blocks, and says how many had not. */
 static int flags_change(void)
 {
@@ -382,8 +430,10 @@ TRAIL_TEST(with_commit_each_process_has_opened_the_file_itself)
 
     cr_assert(child >= 0);
     if (child == 0) {
-        audit_part(audit);
-        _exit(flags_change() == 1 && audit_append(audit, &record, id, &seq) == REASON_OK ? 0 : 1);
+        _exit(audit_part(audit) == 0 && flags_change() == 1 &&
+                      audit_append(audit, &record, id, &seq) == REASON_OK
+                  ? 0
+                  : 1);
     }
     cr_assert(waitpid(child, &status, 0) == child && status == 0);
     cr_expect_eq(flags_change(), 1, "its flags are the child's, too");

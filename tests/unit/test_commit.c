@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,9 +63,18 @@ static void await_sleep(struct follower *follower)
     }
 }
 
-Test(commit, who_comes_during_a_sync_waits_for_the_next, .timeout = 30)
+static _Atomic unsigned signals;
+
+static void count_signal(int number)
 {
-    struct disk disk = {.ended = 0};
+    (void)number;
+    signals++;
+}
+
+/* `groups` have ended before. */
+static void three_follow_one(uint64_t groups)
+{
+    struct disk disk = {.commit = {.forming = 2 * groups, .synced = (uint32_t)groups}};
     struct follower all[4] = {{.disk = &disk}, {.disk = &disk}, {.disk = &disk}, {.disk = &disk}};
     pthread_t ids[4];
     cr_assert_eq(sem_init(&disk.begun, 0, 0) | sem_init(&disk.may_end, 0, 0), 0);
@@ -75,6 +85,16 @@ Test(commit, who_comes_during_a_sync_waits_for_the_next, .timeout = 30)
         cr_assert_eq(pthread_create(&ids[i], NULL, append, &all[i]), 0);
         await_sleep(&all[i]);
     }
+    /* A signal is no end. */
+    const struct sigaction action = {.sa_handler = count_signal};
+    cr_assert_eq(sigaction(SIGUSR1, &action, NULL), 0);
+    for (size_t i = 1; i < 4; i++) {
+        const unsigned before = signals;
+        cr_assert_eq(pthread_kill(ids[i], SIGUSR1), 0);
+        while (signals == before) {
+        }
+        await_sleep(&all[i]);
+    }
     (void)sem_post(&disk.may_end);
     cr_assert_eq(pthread_join(ids[0], NULL), 0);
     cr_assert_eq(sem_wait(&disk.begun), 0, "another sync begins");
@@ -83,4 +103,16 @@ Test(commit, who_comes_during_a_sync_waits_for_the_next, .timeout = 30)
         cr_assert_eq(pthread_join(ids[i], NULL), 0);
         cr_expect_eq(all[i].seen, 2, "one sync for all three");
     }
+}
+
+Test(commit, who_comes_during_a_sync_waits_for_the_next, .timeout = 30)
+{
+    three_follow_one(0);
+}
+
+/* At 6,000 a second that is within nine days. */
+Test(commit, goes_on_when_32_bits_have_counted_all_groups, .timeout = 30)
+{
+    three_follow_one(UINT32_MAX - 1);
+    three_follow_one(UINT32_MAX);
 }

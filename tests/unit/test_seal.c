@@ -1,6 +1,7 @@
 /* Seals, keys and segments: what the supervisor adds to the trail, and what it finds out. */
 #include "trail/audit.h"
 #include "trail/audit_format.h"
+#include "trail/chain.h"
 #include "trail/head.h"
 #include "trail/sealkey.h"
 #include "trail_walk.h"
@@ -784,15 +785,97 @@ TRAIL_TEST(goes_on_when_it_died_after_missing_records)
         }
         audit_close(audit);
         cr_assert(truncate(file, (off_t)size) == 0);
-        audit = trail_open_with(&options);
-        cr_assert_eq(append_sample(audit), REASON_OK);
-        audit_close(audit);
-        audit = trail_begin(); /* refuses nothing */
-        cr_assert_eq(append_sample(audit), REASON_OK);
-        audit_close(audit);
-        head_lose(); /* nor after the host lost power */
+        for (unsigned deaths = 0; deaths < 3; deaths++) {
+            if (seals > 0 || deaths == 0) {
+                trail_refused(file, "--accept-audit-gap");
+            }
+            audit = trail_open_with(&options);
+            cr_assert_eq(append_sample(audit), REASON_OK);
+            audit_close(audit);
+            if (deaths == 1) {
+                head_lose(); /* the host lost power */
+            }
+        }
+        stop(trail_open_with(&options));
         stop(trail_begin());
     }
+}
+
+/* A record that anybody could have written; `prev` becomes its hash. */
+static void line_forge(const char *chain, uint64_t seq, const char *rest, unsigned char prev[32])
+{
+    char line[AUDIT_RECORD_MAX];
+    unsigned char hash[32];
+    FILE *f = fopen(file, "a");
+    size_t len = (size_t)snprintf(line, sizeof(line),
+                                  "{\"v\":1,\"seq\":%llu,\"ts\":\"2026-01-31T20:11:03.123456Z\","
+                                  "\"chain\":\"%s\",\"node\":\"web1\",%s",
+                                  (unsigned long long)seq, chain, rest);
+
+    len = chain_close(line, len, prev, hash);
+    memcpy(prev, hash, 32);
+    cr_assert(f != NULL && fwrite(line, 1, len, f) == len && fclose(f) == 0);
+}
+
+/* Whoever may write the file, and nothing else, puts records in the place of what was sealed while
+ * no daemon runs, and with `gap` a recovery that says that others are missing. */
+static void history_forge(bool gap, bool rebooted)
+{
+    static const char record[] =
+        "\"event\":\"auth\",\"outcome\":\"failed\",\"reason\":\"bad_token\","
+        "\"status\":401,\"method\":\"negotiate\",\"us\":1";
+    struct audit *audit = trail_begin();
+    const size_t keep = file_size(file);
+    const struct walk kept = walk_whole(file);
+    unsigned char prev[32];
+    char recovery[400];
+    char chain[17];
+    char digits[65];
+    struct walk all;
+
+    for (unsigned i = 0; i < 5; i++) {
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        seal(audit);
+    }
+    (void)snprintf(chain, sizeof(chain), "%s", audit_chain(audit));
+    stop(audit);
+    all = walk_whole(file);
+    secret_hex(digits, all.prev, 32); /* it stands in the file */
+    if (rebooted) {
+        head_lose();
+    }
+    cr_assert(truncate(file, (off_t)keep) == 0);
+    memcpy(prev, kept.prev, 32);
+    for (json_int_t seq = kept.next_seq; seq < all.next_seq - (gap ? 2 : 0); seq++) {
+        line_forge(chain, (uint64_t)seq, record, prev);
+    }
+    if (gap) {
+        (void)snprintf(recovery, sizeof(recovery),
+                       "\"event\":\"recovery\",\"result\":\"records_missing\",\"lost_from\":%llu,"
+                       "\"lost_h\":\"%s\"",
+                       (unsigned long long)all.next_seq - 1, digits);
+        memcpy(prev, all.prev, 32);
+        line_forge(chain, (uint64_t)all.next_seq, recovery, prev);
+    }
+}
+
+TRAIL_TEST(refuses_a_gap_that_was_not_accepted)
+{
+    history_forge(true, false);
+    trail_refused(file, "lacks the seal that announced the present key");
+    trail_refused(file, "--accept-audit-gap");
+}
+
+TRAIL_TEST(refuses_a_gap_that_was_not_accepted_before_the_host_started)
+{
+    history_forge(true, true);
+    trail_refused(file, "lacks the seal that announced the present key");
+}
+
+TRAIL_TEST(refuses_records_in_the_place_of_seals)
+{
+    history_forge(false, true);
+    trail_refused_at("./audit.key", file, "is not the key of epoch 0");
 }
 
 TRAIL_TEST(misses_the_whole_file_when_the_head_is_lost_too)

@@ -924,6 +924,7 @@ Test(lost, seals_leave_the_next_ones_unproven)
 
     cr_expect_str_eq(s.why, "");
     cr_expect_eq(s.marks[VERIFY_UNPROVEN].count, 2);
+    cr_expect_eq(s.marks[VERIFY_UNSEALED].count, 7);
     cr_expect_eq(s.seals, 0);
     free(t.text);
     t = lines_build(lines, 6, 0);
