@@ -136,8 +136,8 @@ void audit_close(struct audit *audit);
 enum reason audit_append(struct audit *audit, const struct audit_record *record,
                          char id[AUDIT_ID_BYTES], uint64_t *seq);
 
-/* Appends a lifecycle, config or keytab record: `event`, `action`, `result` and `detail` (NULL:
- * absent). */
+/* The supervisor's: appends a lifecycle, config or keytab record, `event`, `action`, `result` and
+ * `detail` (NULL: absent), and does not wait until it is on the disk, which is within a second. */
 enum reason audit_append_event(struct audit *audit, const char *event, const char *action,
                                const char *result, const char *detail);
 

@@ -476,7 +476,6 @@ out:
     return result;
 }
 
-/* Whether the listener knows `host`; then `*site` is its site, or NULL when there are two. */
 char *config_find_path(const char *path, const char *section, const char *key)
 {
     struct buf file = {.max = FILE_BYTES_MAX};
@@ -497,6 +496,7 @@ char *config_find_path(const char *path, const char *section, const char *key)
     return found;
 }
 
+/* Whether the listener knows `host`; then `*site` is its site, or NULL when there are two. */
 static bool find_host(const struct config *config, const struct config_listener *listener,
                       const char *host, const struct config_site **site)
 {
