@@ -398,6 +398,34 @@ TRAIL_TEST(a_sync_that_fails_between_a_record_and_its_own_sync_is_told)
     audit_close(swept);
 }
 
+static void turn_on_a_disk_that_hangs(void)
+{
+    struct audit_news news;
+
+    cr_assert(rename(file, "audit.1") == 0);
+    disk.error = ETIMEDOUT;
+    (void)audit_rotate(swept, &news);
+    disk.error = 0;
+    cr_assert(news.segment[0] != '\0', "%s", news.fault.what);
+}
+
+/* What it then syncs is the next file. */
+TRAIL_TEST(a_record_whose_file_was_turned_without_a_sync_is_not_taken_for_synced)
+{
+    struct audit_record record = sample();
+    struct walk walk;
+    char id[AUDIT_ID_BYTES];
+    uint64_t seq = 0;
+
+    swept = trail_open_commit();
+    behind_the_lock = turn_on_a_disk_that_hangs;
+    cr_expect_eq(audit_append(swept, &record, id, &seq), REASON_AUDIT_UNAVAILABLE);
+    cr_expect_eq(audit_append(swept, &record, id, &seq), REASON_OK);
+    audit_close(swept);
+    walk = walk_whole("audit.1");
+    walk_next(&walk, file);
+}
+
 /* Makes what this process writes the trail with one that blocks, and says how many had not. */
 static int flags_change(void)
 {
