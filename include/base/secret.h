@@ -1,4 +1,7 @@
-/* Cryptography and secrets, all of it libsodium's: wiping, randomness, hashes, signatures. */
+/*
+ * Cryptography and secrets: wiping, randomness, hashes, signatures. SHA-256 is nettle's, which uses
+ * the processor's own instructions; all else is libsodium's.
+ */
 #ifndef BASE_SECRET_H
 #define BASE_SECRET_H
 
@@ -21,8 +24,8 @@ enum {
  */
 int secret_init(void);
 
-/* libsodium's version. */
-const char *secret_version(void);
+/* The versions of libsodium and nettle that were loaded, into `out`. */
+void secret_version(char *out, size_t size);
 
 /* Overwrites memory in a way that the compiler keeps. */
 void secret_wipe(void *ptr, size_t len);

@@ -1,9 +1,12 @@
 #include "base/secret.h"
 
+#include <nettle/sha2.h>
+#include <nettle/version.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <sys/mman.h>
 
-_Static_assert(SECRET_SHA256_BYTES == crypto_hash_sha256_BYTES, "SHA-256 has 32 bytes");
+_Static_assert(SECRET_SHA256_BYTES == SHA256_DIGEST_SIZE, "SHA-256 has 32 bytes");
 _Static_assert(SECRET_KEY_BYTES == crypto_generichash_KEYBYTES, "keys have 32 bytes");
 _Static_assert(SECRET_HASH_BYTES == crypto_generichash_BYTES, "keyed hashes have 32 bytes");
 
@@ -17,9 +20,10 @@ int secret_init(void)
     return sodium_init() < 0 ? -1 : 0;
 }
 
-const char *secret_version(void)
+void secret_version(char *out, size_t size)
 {
-    return sodium_version_string();
+    (void)snprintf(out, size, "libsodium %s, nettle %d.%d", sodium_version_string(),
+                   nettle_version_major(), nettle_version_minor());
 }
 
 void secret_wipe(void *ptr, size_t len)
@@ -34,12 +38,12 @@ void secret_random(void *out, size_t len)
 
 void secret_sha256(unsigned char out[SECRET_SHA256_BYTES], const struct span *parts, size_t count)
 {
-    crypto_hash_sha256_state state;
-    (void)crypto_hash_sha256_init(&state);
+    struct sha256_ctx state;
+    sha256_init(&state);
     for (size_t i = 0; i < count; i++) {
-        (void)crypto_hash_sha256_update(&state, parts[i].ptr, parts[i].len);
+        sha256_update(&state, parts[i].len, parts[i].ptr);
     }
-    (void)crypto_hash_sha256_final(&state, out);
+    sha256_digest(&state, SECRET_SHA256_BYTES, out);
 }
 
 void secret_hash(unsigned char out[SECRET_HASH_BYTES], const unsigned char *key, struct span bytes)

@@ -75,8 +75,11 @@ static void print_usage(FILE *out)
 
 static void print_version(void)
 {
-    printf("spnegate %s\n%s, libsodium %s, jansson %s\n", SPNEGATE_VERSION, acceptor_version(),
-           secret_version(), jansson_version_str());
+    char secret[64];
+
+    secret_version(secret, sizeof secret);
+    printf("spnegate %s\n%s, %s, jansson %s\n", SPNEGATE_VERSION, acceptor_version(), secret,
+           jansson_version_str());
 }
 
 int main(int argc, char **argv)
