@@ -45,20 +45,69 @@ struct audit {
     struct fault told;
 };
 
-static void sync_for_all(void *arg)
-{
-    struct ledger *ledger = arg;
+/* A record on its way into the trail. */
+struct part {
+    struct commit_part commit; /* first: what a group is made of */
+    const struct ledger_entry *entry;
+    uint64_t seq;
+    int error; /* why it is not in the trail, or may not be on the disk; 0 */
+};
 
-    (void)ledger_sync(ledger, &ledger->store); /* who waits looks at the count of failures */
+/* What failed is never taken for done, whatever was left in errno. */
+static int failure(int error)
+{
+    return error != 0 ? error : EIO;
 }
 
-/* 0, or the error of a sync that failed since `failures` were counted: any may be ours. */
-static int commit_done(struct audit *audit, uint32_t failures)
+static int append_locked(struct ledger *ledger, struct part *part)
 {
-    struct ledger_shared *shared = audit->ledger.shared;
+    if (ledger_ready(ledger) != 0 || ledger_append(ledger, part->entry, &part->seq) != 0) {
+        return failure(errno);
+    }
+    return 0;
+}
 
-    commit_wait(&audit->commit_group, sync_for_all, &audit->ledger);
-    return atomic_load(&shared->sync_failures) == failures ? 0 : atomic_load(&shared->sync_error);
+/* Whether any was written; `*failures`: how many syncs had failed before. */
+static bool write_parts(struct ledger *ledger, struct commit_part *first, uint32_t *failures)
+{
+    const int error = ledger_lock(ledger) != 0 ? failure(errno) : 0;
+    bool written = false;
+
+    *failures = atomic_load(&ledger->shared->sync_failures);
+    for (struct commit_part *each = first; each != NULL; each = each->next) {
+        struct part *part = (struct part *)each;
+
+        part->error = error != 0 ? error : append_locked(ledger, part);
+        atomic_store(&ledger->shared->last_error, part->error);
+        written = written || part->error == 0;
+    }
+    if (error == 0) {
+        ledger_unlock(ledger);
+    }
+    return written;
+}
+
+static void commit_parts(void *arg, struct commit_part *first)
+{
+    struct ledger *ledger = arg;
+    uint32_t failures;
+    int error;
+
+    if (!write_parts(ledger, first, &failures)) {
+        return;
+    }
+    (void)ledger_sync(ledger, &ledger->store);
+    if (atomic_load(&ledger->shared->sync_failures) == failures) {
+        return;
+    }
+    error = failure(atomic_load(&ledger->shared->sync_error));
+    /* Whichever failed since, this process's or another's, may have been of these records. */
+    for (struct commit_part *each = first; each != NULL; each = each->next) {
+        struct part *part = (struct part *)each;
+
+        part->error = part->error != 0 ? part->error : error;
+        atomic_store(&ledger->shared->last_error, part->error);
+    }
 }
 
 /* `commit`: and waits until it is on the disk. */
@@ -66,29 +115,18 @@ static enum reason append(struct audit *audit, const struct ledger_entry *entry,
                           uint64_t *seq)
 {
     struct ledger *ledger = &audit->ledger;
-    uint64_t written = 0;
+    struct part part = {.entry = entry};
     uint32_t failures;
-    int error = 0;
 
-    if (ledger_lock(ledger) != 0) {
-        error = errno;
-        goto out;
+    if (commit) {
+        commit_do(&audit->commit_group, &part.commit, commit_parts, ledger);
+    } else {
+        (void)write_parts(ledger, &part.commit, &failures);
     }
-    failures = atomic_load(&ledger->shared->sync_failures);
-    if (ledger_ready(ledger) != 0 || ledger_append(ledger, entry, &written) != 0) {
-        error = errno;
-    }
-    ledger_unlock(ledger);
-    if (error == 0 && commit) {
-        error = commit_done(audit, failures);
-    }
-
-out:
-    atomic_store(&ledger->shared->last_error, error);
-    if (error != 0) {
+    if (part.error != 0) {
         return REASON_AUDIT_UNAVAILABLE;
     }
-    *seq = written;
+    *seq = part.seq;
     return REASON_OK;
 }
 
@@ -237,6 +275,7 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
         return fault_set(fault, options->file, "out of memory");
     }
     audit->commit = options->commit;
+    commit_init(&audit->commit_group);
     errno = 0;
     if (audit_start(audit, options, uid, gid, fault) != 0) {
         int error = errno;
