@@ -16,8 +16,9 @@ int sync_begin(void);
 
 /*
  * Brings what was written to `fd` to the disk. -1 and errno; ETIMEDOUT when the disk has not
- * answered within a second, or has not yet answered who asked before. What is given up goes on, and
- * so that no error of it is lost sync_late_error tells of it. One thread of a process asks.
+ * answered within a second, or has not yet answered who asked before; a time-out that the disk
+ * itself tells of is EIO. What is given up goes on, and so that no error of it is lost
+ * sync_late_error tells of it. One thread of a process asks.
  */
 int sync_file(int fd, enum sync_what what);
 

@@ -6,6 +6,9 @@
 #ifndef SERVE_SUPERVISE_H
 #define SERVE_SUPERVISE_H
 
+#include "base/fault.h"
+#include "conf/config.h"
+
 #include <stdbool.h>
 
 struct supervise_options {
@@ -18,5 +21,11 @@ struct supervise_options {
  * Runs the daemon in the foreground until it is told to stop; returns its exit status (sysexits).
  */
 int supervise_run(const struct supervise_options *options);
+
+/*
+ * Makes state_dir if it is missing, as a start would: 0700, the configured user's. Returns 0, or the
+ * exit status that the fault means.
+ */
+int supervise_make_state_dir(const struct config *config, struct fault *fault);
 
 #endif

@@ -94,10 +94,11 @@ struct audit_options {
 /*
  * Makes `<state_dir>/audit.key` if there is none, owned by uid:gid unless uid is -1, and gives the
  * public key that seals the chain's first epoch: whoever keeps it off the host can tell this chain
- * from any other. After the chain has begun it is the same one. -1 and a fault.
+ * from any other. After the chain has begun it is the same one. -1 and a fault,
+ * so also when the key is missing although `file`, the trail, has records.
  */
-int audit_init_key(const char *state_dir, uid_t uid, gid_t gid, char key[AUDIT_KEY_BYTES],
-                   struct fault *fault);
+int audit_init_key(const char *state_dir, const char *file, uid_t uid, gid_t gid,
+                   char key[AUDIT_KEY_BYTES], struct fault *fault);
 
 /*
  * The supervisor's part: opens the file (O_APPEND, O_NOFOLLOW, created with `mode` and, with uid !=

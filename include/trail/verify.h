@@ -149,6 +149,7 @@ struct verify_chain {
     uint64_t sealed_seq;
     char sealed_ts[VERIFY_TS_BYTES];
     uint64_t unsealed;         /* records after the last seal */
+    uint64_t unproven;         /* those of them that come after the head, if that was met */
     bool whole;                /* from its first record on */
     bool anchored;             /* its first key is one of those given */
     struct verify_key opening; /* the first key that is known */

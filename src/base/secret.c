@@ -44,6 +44,7 @@ void secret_sha256(unsigned char out[SECRET_SHA256_BYTES], const struct span *pa
         sha256_update(&state, parts[i].len, parts[i].ptr);
     }
     sha256_digest(&state, SECRET_SHA256_BYTES, out);
+    secret_wipe(&state, sizeof state); /* keys are hashed, too */
 }
 
 void secret_hash(unsigned char out[SECRET_HASH_BYTES], const unsigned char *key, struct span bytes)

@@ -23,9 +23,14 @@ static struct {
     int late_error;
 } sync_thread = {.mutex = PTHREAD_MUTEX_INITIALIZER, .asked = PTHREAD_COND_INITIALIZER};
 
+/* ETIMEDOUT is ours, "not yet"; from a disk it is an error that was told, like any other. */
 static int sync_now(int fd, enum sync_what what)
 {
-    return what == SYNC_DATA ? fdatasync(fd) : fsync(fd);
+    const int r = what == SYNC_DATA ? fdatasync(fd) : fsync(fd);
+    if (r != 0 && (errno == ETIMEDOUT || errno == 0)) {
+        errno = EIO;
+    }
+    return r;
 }
 
 static void *thread_run(void *arg)

@@ -3,6 +3,7 @@
 #include "cmd/audit.h"
 #include "cmd/cmd.h"
 #include "conf/config.h"
+#include "serve/supervise.h"
 #include "trail/audit.h"
 
 #include <stdio.h>
@@ -13,7 +14,8 @@ static void print_help(void)
 {
     printf(
         "Usage: spnegate audit init [-c FILE]\n"
-        "Prints the first public key of the audit trail, and makes the key if there is none yet.\n"
+        "Prints the first public key of the audit trail, and makes the key if there is none yet\n"
+        "(and state_dir, as `spnegate serve` would).\n"
         "Keep what it prints on another host: `spnegate audit verify --key` then tells this\n"
         "trail from any other that could be put in its place. Run it as root or the daemon's "
         "user.\n\n"
@@ -43,11 +45,13 @@ int cmd_audit_init(int argc, char **argv)
         return EX_CONFIG;
     }
     const bool become = config->user != NULL && geteuid() == 0;
-    status = EX_CANTCREAT;
-    if (audit_init_key(config->state_dir, become ? config->uid : (uid_t)-1,
+    status = supervise_make_state_dir(config, &fault);
+    if (status == 0 &&
+        audit_init_key(config->state_dir, config->audit.file, become ? config->uid : (uid_t)-1,
                        become ? config->gid : (gid_t)-1, key, &fault) == 0) {
         status = printf("%s\n", key) < 0 || fflush(stdout) != 0 ? EX_IOERR : EX_OK;
     } else {
+        status = status != 0 ? status : EX_CANTCREAT;
         (void)fprintf(stderr, "spnegate audit init: %s: %s\n", fault.where, fault.what);
     }
     config_free(config);

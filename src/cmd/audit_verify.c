@@ -24,6 +24,9 @@ struct result {
     json_t *findings;
     json_t *first[VERIFY_TAMPERED + 1]; /* of each level; borrowed from `findings` */
     uint64_t records;
+    uint64_t unproven;
+    uint64_t first_seq; /* of the last chain that was told */
+    uint64_t last_seq;
     size_t files;
     bool keys_given;
 };
@@ -43,7 +46,8 @@ static void print_help(void)
         "      --json          the result as one JSON object\n"
         "      --help          show this and exit\n\n"
         "INTEGRITY: what is there is what was written, in that order. COMPLETENESS: nothing is\n"
-        "missing. Records after the last seal are no fault: a running daemon seals them later.\n"
+        "missing between the first and the last. Records after the last seal are no fault: a\n"
+        "running daemon seals them later; until then the hashes alone hold them.\n"
         "Without --key a whole trail made anew would pass, and without --head or --max-seal-age\n"
         "one that ends too early at the end of a record.\n\n"
         "Exit status: 0 good, 1 tampered or incomplete, 2 could not be decided, 64 usage.\n");
@@ -148,6 +152,9 @@ static void on_chain(void *to, const struct verify_chain *chain)
     put_number(object, "epoch", chain->opening.epoch);
     put_text(object, "key", key);
     result->records += chain->records;
+    result->unproven += chain->unproven;
+    result->first_seq = chain->first_seq;
+    result->last_seq = chain->last_seq;
     result->files += chain->files;
 }
 
@@ -212,22 +219,48 @@ static void print_verdict(const char *name, const char *good, const char *bad,
     }
 }
 
+/* What INTEGRITY says when nothing is wrong: no more than is proven. */
+static void say_good(const struct result *result, char *out, size_t size)
+{
+    const int len =
+        snprintf(out, size, "ok: %" PRIu64 " record%s in %zu file%s", result->records,
+                 result->records == 1 ? "" : "s", result->files, result->files == 1 ? "" : "s");
+
+    if (result->unproven > 0) {
+        (void)snprintf(out + len, size - (size_t)len,
+                       "; %" PRIu64 " of them after the last seal: whoever can write the file can "
+                       "have made %s",
+                       result->unproven, result->unproven == 1 ? "that one" : "those");
+    }
+}
+
+static void say_whole(const struct result *result, char *out, size_t size)
+{
+    if (json_array_size(result->chains) == 1) {
+        (void)snprintf(out, size, "ok: records %" PRIu64 " to %" PRIu64 ", none missing between",
+                       result->first_seq, result->last_seq);
+    } else {
+        (void)snprintf(out, size, "ok: none missing between the first and the last of each chain");
+    }
+}
+
 static void print_result(const struct result *result)
 {
-    char good[96];
+    char good[192];
+    char whole[96];
     size_t i;
     json_t *item;
 
-    /* What follows the first fault is not read: nobody knows whether all of it is there. */
+    /* What follows the first fault of a file is not read: nobody knows whether all is there. */
     const json_t *unknown = result->first[VERIFY_TAMPERED] != NULL
                                 ? result->first[VERIFY_TAMPERED]
                                 : result->first[VERIFY_UNDECIDED];
 
-    (void)snprintf(good, sizeof good, "ok: %" PRIu64 " record%s in %zu file%s", result->records,
-                   result->records == 1 ? "" : "s", result->files, result->files == 1 ? "" : "s");
+    say_good(result, good, sizeof good);
+    say_whole(result, whole, sizeof whole);
     print_verdict("INTEGRITY", good, "TAMPERED", result->first[VERIFY_TAMPERED],
                   result->first[VERIFY_UNDECIDED]);
-    print_verdict("COMPLETENESS", "ok", "INCOMPLETE", result->first[VERIFY_INCOMPLETE], unknown);
+    print_verdict("COMPLETENESS", whole, "INCOMPLETE", result->first[VERIFY_INCOMPLETE], unknown);
     json_array_foreach(result->chains, i, item)
     {
         print_chain(result, item);

@@ -158,8 +158,31 @@ static int say_event(const json_t *record)
     say_text(record, "action", "action");
     say_text(record, "result", "result");
     say_text(record, "detail", "detail");
+    say_text(record, "reason", "reason");
     explain_line(1, "meaning", "a record of the daemon itself; nobody asked to sign in");
+    if (is_text(record, "result", "chain_broken")) {
+        explain_line(1, "next step",
+                     "find out who wrote to the trail: nothing between the last seal before this "
+                     "record and this record is proven, also what a later seal covers");
+        return 1;
+    }
+    if (is_text(record, "result", "records_missing")) {
+        explain_line(1, "next step",
+                     "find out who shortened the trail: the daemon had written the records from "
+                     "lost_from on");
+        return 1;
+    }
     return EX_OK;
+}
+
+/* Whether outcome and status, as far as they are there, are what the reason means. */
+static bool outcome_fits(const json_t *record, const struct reason_info *info)
+{
+    int64_t status;
+
+    return (json_object_get(record, "outcome") == NULL ||
+            is_text(record, "outcome", outcome_text(info->outcome))) &&
+           (!number_of(record, "status", &status) || status == info->status);
 }
 
 static int say_record(const json_t *record)
@@ -176,7 +199,7 @@ static int say_record(const json_t *record)
     (void)number_of(record, "seq", &seq);
     explain_line(0, "record", "%" PRId64 " of %s", seq,
                  text_of(record, "ts", when) != NULL ? when : "no time");
-    if (code == NULL) {
+    if (code == NULL || is_text(record, "event", "suppressed")) {
         return say_event(record);
     }
     say_request(record);
@@ -187,6 +210,11 @@ static int say_record(const json_t *record)
         explain_line(1, "reason", "%s, which this version does not know",
                      text_of(record, "reason", quoted));
         return 1;
+    }
+    if (!outcome_fits(record, reason_info(reason))) {
+        explain_line(1, "forged", "its outcome and status are not those of its reason");
+        (void)explain_reason(1, reason);
+        return EX_DATAERR;
     }
     return explain_reason(1, reason);
 }

@@ -117,6 +117,7 @@ static const struct directive table[] = {
      .check = value_realm},
     {SCOPE_RULE, "principal", OPTIONAL, read_texts, IN_RULE(principals), .help = "whole principals",
      .check = value_principal},
+    RESERVED_KEY(SCOPE_RULE, "group"),
 
     {SCOPE_LISTENER, "unix", OPTIONAL, read_unix, 0, .help = "the path of a socket",
      .check = value_path},

@@ -76,12 +76,17 @@ static int ensure_directory(const char *path, mode_t mode, const struct config *
     return 0;
 }
 
+int startup_make_state_dir(const struct config *config, struct fault *fault)
+{
+    return ensure_directory(config->state_dir, 0700, config, fault);
+}
+
 static int ensure_directories(const struct config *config, struct fault *fault)
 {
     char log_dir[512];
     const char *slash = strrchr(config->audit.file, '/');
     int status = ensure_directory(config->runtime_dir, 0755, config, fault);
-    status = status != 0 ? status : ensure_directory(config->state_dir, 0700, config, fault);
+    status = status != 0 ? status : startup_make_state_dir(config, fault);
     if (status == 0 && slash != NULL && slash != config->audit.file &&
         span_copy(span_make(config->audit.file, (size_t)(slash - config->audit.file)), log_dir,
                   sizeof log_dir) == 0) {

@@ -30,6 +30,9 @@ struct startup {
  */
 int startup_prepare(void);
 
+/* See supervise_make_state_dir. */
+int startup_make_state_dir(const struct config *config, struct fault *fault);
+
 /*
  * Root's part first, then the configured user's. Returns 0 or the exit status that the fault means;
  * `*out` is written in both cases and holds what was opened so far, for the caller to close.

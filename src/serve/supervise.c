@@ -537,6 +537,11 @@ static void log_totals(const struct supervisor *s)
     log_line(LOG_LEVEL_INFO, "stopped; decisions:%s", at > 0 ? line : " none");
 }
 
+int supervise_make_state_dir(const struct config *config, struct fault *fault)
+{
+    return startup_make_state_dir(config, fault);
+}
+
 int supervise_run(const struct supervise_options *options)
 {
     struct fault fault = {"", ""};

@@ -13,9 +13,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
+    HOLD_MS = 100,           /* for how long a group keeps others off the trail at a time */
     SYNC_MS = 1000,          /* how often the supervisor syncs what was only written */
     RETRY_MS = 1000,         /* when it tries again what failed */
     REPEAT_MS = 60000,       /* when it says the same again */
@@ -70,15 +72,21 @@ static int append_locked(struct ledger *ledger, struct part *part)
 /* Whether any was written; `*failures`: how many syncs had failed before. */
 static bool write_parts(struct ledger *ledger, struct commit_part *first, uint32_t *failures)
 {
-    const int error = ledger_lock(ledger) != 0 ? failure(errno) : 0;
+    int error = ledger_lock(ledger) != 0 ? failure(errno) : 0;
+    uint64_t until_ms = ledger_mono_ms() + HOLD_MS;
     bool written = false;
 
     *failures = atomic_load(&ledger->shared->sync_failures);
     for (struct commit_part *each = first; each != NULL; each = each->next) {
         struct part *part = (struct part *)each;
 
+        if (error == 0 && ledger_mono_ms() > until_ms) {
+            /* Who holds the lock for a second is taken for stuck, and killed. */
+            ledger_unlock(ledger);
+            error = ledger_lock(ledger) != 0 ? failure(errno) : 0;
+            until_ms = ledger_mono_ms() + HOLD_MS;
+        }
         part->error = error != 0 ? error : append_locked(ledger, part);
-        atomic_store(&ledger->shared->last_error, part->error);
         written = written || part->error == 0;
     }
     if (error == 0) {
@@ -87,27 +95,32 @@ static bool write_parts(struct ledger *ledger, struct commit_part *first, uint32
     return written;
 }
 
+/* Makes known how it went, when nothing can change that any more. */
+static void tell(struct ledger *ledger, const struct commit_part *first)
+{
+    for (const struct commit_part *each = first; each != NULL; each = each->next) {
+        atomic_store(&ledger->shared->last_error, ((const struct part *)each)->error);
+    }
+}
+
 static void commit_parts(void *arg, struct commit_part *first)
 {
     struct ledger *ledger = arg;
     uint32_t failures;
-    int error;
 
-    if (!write_parts(ledger, first, &failures)) {
-        return;
-    }
-    (void)ledger_sync(ledger, &ledger->store);
-    if (atomic_load(&ledger->shared->sync_failures) == failures) {
-        return;
-    }
-    error = failure(atomic_load(&ledger->shared->sync_error));
-    /* Whichever failed since, this process's or another's, may have been of these records. */
-    for (struct commit_part *each = first; each != NULL; each = each->next) {
-        struct part *part = (struct part *)each;
+    if (write_parts(ledger, first, &failures) &&
+        (ledger_sync(ledger, &ledger->store) != 0 ||
+         atomic_load(&ledger->shared->sync_failures) != failures)) {
+        const int error = failure(atomic_load(&ledger->shared->sync_error));
 
-        part->error = part->error != 0 ? part->error : error;
-        atomic_store(&ledger->shared->last_error, part->error);
+        /* Whichever failed since, this process's or another's, may have been of these records. */
+        for (struct commit_part *each = first; each != NULL; each = each->next) {
+            struct part *part = (struct part *)each;
+
+            part->error = part->error != 0 ? part->error : error;
+        }
     }
+    tell(ledger, first);
 }
 
 /* `commit`: and waits until it is on the disk. */
@@ -122,6 +135,7 @@ static enum reason append(struct audit *audit, const struct ledger_entry *entry,
         commit_do(&audit->commit_group, &part.commit, commit_parts, ledger);
     } else {
         (void)write_parts(ledger, &part.commit, &failures);
+        tell(ledger, &part.commit);
     }
     if (part.error != 0) {
         return REASON_AUDIT_UNAVAILABLE;
@@ -209,16 +223,23 @@ const char *audit_chain(const struct audit *audit)
     return audit->ledger.chain;
 }
 
-int audit_init_key(const char *state_dir, uid_t uid, gid_t gid, char key[AUDIT_KEY_BYTES],
-                   struct fault *fault)
+int audit_init_key(const char *state_dir, const char *file, uid_t uid, gid_t gid,
+                   char key[AUDIT_KEY_BYTES], struct fault *fault)
 {
     struct sealkey keys;
+    struct stat st;
     int r = 0;
 
     if (sealkey_open(state_dir, &keys, fault) != 0) {
         return -1;
     }
-    if (!keys.found) {
+    if (!keys.found && stat(file, &st) == 0 && st.st_size > 0) {
+        r = fault_set(
+            fault, keys.path,
+            "is missing, and %s was sealed with it: no new key can go on with that trail; "
+            "restore the key, or begin a new chain: move away the trail and audit.head",
+            file);
+    } else if (!keys.found) {
         r = sealkey_make(&keys, uid, gid, fault);
     }
     if (r == 0) {

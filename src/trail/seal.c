@@ -117,7 +117,7 @@ static int chain_give_up(struct seal *seal, struct ledger *ledger, struct fault 
     struct audit_format_event recovery = {
         .event = span_of("recovery"),
         .result = span_of("chain_broken"),
-        .detail = span_of("the supervisor recomputed the file and it did not fit"),
+        .detail = span_of("the file was changed: nothing since the last seal is proven"),
         .prev_seq = {true, seal->walk.next_seq - 1}};
     const struct head head = head_proven(seal, ledger);
     char digits[2 * CHAIN_HASH_BYTES + 1];
@@ -125,9 +125,10 @@ static int chain_give_up(struct seal *seal, struct ledger *ledger, struct fault 
     struct span stray;
 
     (void)fault_set(fault, ledger->path,
-                    "the file or the shared head was changed: what follows record %llu does not "
-                    "fit it; the chain goes on from there, and the change is recorded",
-                    (unsigned long long)seal->walk.next_seq - 1);
+                    "the file or the shared head was changed: nothing from record %llu on, the "
+                    "first that no seal covers, is proven; the change is recorded, and the chain "
+                    "goes on from record %llu, the last that fits the one before",
+                    (unsigned long long)seal->from, (unsigned long long)seal->walk.next_seq - 1);
     if (end_read(ledger, &stray) != 0) {
         return fault_file(ledger, fault, "cannot be read back");
     }

@@ -369,10 +369,12 @@ static bool meaning(struct walk *walk, const struct verify_line *line)
     }
     if (verify_line_is(line, "recovery") && !verify_line_says(line, LINE_RESULT, "torn") &&
         !verify_line_says(line, LINE_RESULT, "records_missing")) {
-        return fault(walk, walk->lines, line,
-                     verify_line_says(line, LINE_RESULT, "chain_broken")
-                         ? "here the daemon itself found records that did not fit the chain"
-                         : "a recovery of a kind that is not known");
+        return fault(
+            walk, walk->lines, line,
+            verify_line_says(line, LINE_RESULT, "chain_broken")
+                ? "here the daemon itself found that the file was changed: nothing since the last "
+                  "seal before it is proven, and the rest of this file was not read"
+                : "a recovery of a kind that is not known");
     }
     return true;
 }

@@ -196,6 +196,11 @@ static bool follows(struct joint *joint, const struct verify_file *file)
             tell(joint->listener, at_start(file, VERIFY_INCOMPLETE),
                  "the records %" PRIu64 " to %" PRIu64 " are missing between %s and this file",
                  joint->chain.last_seq + 1, s->first_seq - 1, joint->last->path);
+        } else {
+            tell(joint->listener, at_start(file, VERIFY_UNDECIDED),
+                 "between record %" PRIu64 ", the last of %s that was found good, and this one "
+                 "nothing is proven",
+                 joint->chain.last_seq, joint->last->path);
         }
         return false;
     }
@@ -253,6 +258,10 @@ static void begin(struct joint *joint, const struct verify_file *file)
     chain->opening = s->opening;
     chain->whole = s->opens_chain;
     anchor(joint, file);
+    if (!s->opens_chain) {
+        tell(joint->listener, at_start(file, VERIFY_NOTE),
+             "the records before this one are not among these files");
+    }
     add(joint, file);
 }
 
@@ -277,6 +286,38 @@ static void join(struct joint *joint, const struct verify_file *file)
     }
 }
 
+/* What nothing proves: that a chain has no records behind those that are here. */
+static void tell_end(const struct joint *joint, bool head_met)
+{
+    const struct verify_options *options = joint->options;
+    const struct verify_segment *last = &joint->last->segment;
+    const struct verify_chain *chain = &joint->chain;
+    const struct verify_finding whole = {.level = VERIFY_NOTE, .path = NULL};
+
+    if (last->why[0] != '\0') {
+        return;
+    }
+    if (last->closed) {
+        tell(joint->listener,
+             (struct verify_finding){.level = VERIFY_NOTE, .path = joint->last->path},
+             "it ends with segment.close: the chain goes on in a file that is not here");
+    }
+    if (options->max_seal_age_s != 0) {
+        return; /* who gives it says how much may be missing */
+    }
+    if (head_met) {
+        tell(joint->listener, whole,
+             "chain %s ends with record %" PRIu64 " here, and the head proves it up to record "
+             "%" PRIu64 ": only a later one can tell that nothing was cut off behind it",
+             chain->id, chain->last_seq, options->head_seq);
+    } else {
+        tell(joint->listener, whole,
+             "chain %s ends with record %" PRIu64
+             " here: only --head or --max-seal-age can tell that nothing was cut off behind it",
+             chain->id, chain->last_seq);
+    }
+}
+
 /* The files of one chain, from the first on; returns how many they are. */
 static size_t tell_chain(const struct verify_file *files, size_t count,
                          const struct verify_options *options,
@@ -284,6 +325,7 @@ static size_t tell_chain(const struct verify_file *files, size_t count,
 {
     struct joint joint = {.options = options, .listener = listener};
     struct verify_chain *chain = &joint.chain;
+    bool head_met = false;
     size_t i = 0;
 
     for (; i < count && strcmp(files[i].segment.chain, files[0].segment.chain) == 0; i++) {
@@ -293,15 +335,15 @@ static size_t tell_chain(const struct verify_file *files, size_t count,
             join(&joint, &files[i]);
         }
         tell_file(&files[i], listener);
+        head_met = head_met || files[i].segment.head_met;
     }
     chain->unsealed = chain->last_seq - (chain->sealed ? chain->sealed_seq : chain->first_seq) +
                       (chain->sealed ? 0 : 1);
-    if (!options->has_head && options->max_seal_age_s == 0 && joint.last->segment.why[0] == '\0') {
-        tell(listener, (struct verify_finding){.level = VERIFY_NOTE, .path = NULL},
-             "chain %s ends with record %" PRIu64
-             " here: only --head or --max-seal-age can tell that nothing was cut off behind it",
-             chain->id, chain->last_seq);
+    chain->unproven = chain->unsealed;
+    if (head_met && chain->last_seq - options->head_seq < chain->unsealed) {
+        chain->unproven = chain->last_seq - options->head_seq;
     }
+    tell_end(&joint, head_met);
     listener->chain(listener->to, chain);
     return i;
 }

@@ -281,7 +281,7 @@ TRAIL_TEST(mends_a_first_record_torn_at_any_byte)
     char *key_file;
     char *text;
 
-    cr_assert(audit_init_key(".", (uid_t)-1, (gid_t)-1, key, &fault) == 0);
+    cr_assert(audit_init_key(".", file, (uid_t)-1, (gid_t)-1, key, &fault) == 0);
     key_file = file_get("audit.key", &key_len);
     chain_make(0);
     text = file_get(file, &whole);

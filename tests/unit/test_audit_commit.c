@@ -1,5 +1,6 @@
 /* The trail and the disk: what is synced when, by whom, and who is told that it was not. */
 #include "base/lock.h"
+#include "base/sync.h"
 #include "trail/audit.h"
 #include "trail_workers.h"
 
@@ -18,6 +19,8 @@
 
 static const char file[] = "audit.jsonl";
 
+enum { NO_ERRNO = -1 }; /* a failure that leaves none */
+
 /* A disk that takes its time, counts, and can fail; of this process. */
 static struct {
     _Atomic unsigned syncs;
@@ -25,6 +28,9 @@ static struct {
     _Atomic bool held; /* syncs do not end */
     _Atomic unsigned begun;
     _Atomic int error;
+    _Atomic bool patient;         /* syncs are given up instead */
+    _Atomic unsigned refuse;      /* of the next writes to it, a bit each from the lowest on */
+    _Atomic unsigned slow_writes; /* us */
 } disk;
 
 int fdatasync(int fd)
@@ -36,8 +42,50 @@ int fdatasync(int fd)
         sleep_us(100);
     }
     disk.syncs++;
-    errno = disk.error;
-    return errno == 0 ? 0 : -1;
+    errno = disk.error == NO_ERRNO ? 0 : disk.error;
+    return disk.error == 0 ? 0 : -1;
+}
+
+int __real_sync_file(int fd, enum sync_what what);
+int __wrap_sync_file(int fd, enum sync_what what);
+
+int __wrap_sync_file(int fd, enum sync_what what)
+{
+    if (disk.patient) {
+        errno = ETIMEDOUT;
+        return -1;
+    }
+    return __real_sync_file(fd, what);
+}
+
+ssize_t __real_write(int fd, const void *bytes, size_t len);
+ssize_t __wrap_write(int fd, const void *bytes, size_t len);
+
+ssize_t __wrap_write(int fd, const void *bytes, size_t len)
+{
+    const unsigned refuse = disk.refuse;
+
+    sleep_us(disk.slow_writes);
+    disk.refuse = refuse >> 1;
+    if ((refuse & 1) != 0) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return __real_write(fd, bytes, len);
+}
+
+static _Atomic bool lock_refused; /* once */
+
+int __real_lock_take(struct lock *lock);
+int __wrap_lock_take(struct lock *lock);
+
+int __wrap_lock_take(struct lock *lock)
+{
+    if (atomic_exchange(&lock_refused, false)) {
+        errno = ETIMEDOUT;
+        return -1;
+    }
+    return __real_lock_take(lock);
 }
 
 /* What happens once, right after the trail's lock was given back. */
@@ -123,9 +171,9 @@ static void turn_on_a_disk_that_hangs(void)
     struct audit_news news;
 
     cr_assert(rename(file, "audit.1") == 0);
-    disk.error = ETIMEDOUT;
+    disk.patient = true;
     (void)audit_rotate(swept, &news);
-    disk.error = 0;
+    disk.patient = false;
     cr_assert(news.segment[0] != '\0', "%s", news.fault.what);
 }
 
@@ -241,38 +289,145 @@ static void room_set(size_t bytes)
     cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
 }
 
-/* One of a group that there is no room for, and another that is. */
-TRAIL_TEST(who_cannot_be_written_is_told_and_who_can_is_let_go)
-{
-    struct worker first = {trail_open_commit(), acks_make(), 1};
-    struct worker group = {first.audit, acks_make(), 1};
-    const unsigned before = disk.begun;
+/* Three that wait for the one who is on the way to the disk, and are then a group. */
+struct trio {
+    struct worker first;
+    struct worker group;
+    unsigned before; /* syncs that had begun */
     pthread_t ids[4];
+};
 
-    cr_assert(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+static void trio_begin(struct trio *trio)
+{
+    trio->first = (struct worker){trail_open_commit(), acks_make(), 1};
+    trio->group = (struct worker){trio->first.audit, acks_make(), 1};
+    trio->before = disk.begun;
     disk.held = true;
-    cr_assert_eq(pthread_create(&ids[0], NULL, work, &first), 0);
-    while (disk.begun == before) {
+    cr_assert_eq(pthread_create(&trio->ids[0], NULL, work, &trio->first), 0);
+    while (disk.begun == trio->before) {
         sleep_us(100);
     }
     for (size_t i = 1; i < 4; i++) {
-        cr_assert_eq(pthread_create(&ids[i], NULL, work, &group), 0);
+        cr_assert_eq(pthread_create(&trio->ids[i], NULL, work, &trio->group), 0);
     }
-    sleep_us(100000); /* until they wait; who comes later is in a third group, and fails, too */
-    room_set(AUDIT_RECORD_MAX / 4);
+    sleep_us(100000); /* until they wait; who comes later is in a third group */
+}
+
+static void trio_end(struct trio *trio, unsigned granted)
+{
     disk.held = false;
     for (size_t i = 0; i < 4; i++) {
-        cr_assert_eq(pthread_join(ids[i], NULL), 0);
+        cr_assert_eq(pthread_join(trio->ids[i], NULL), 0);
     }
-    cr_expect_eq(first.acks->count, 1);
-    cr_expect_eq(group.acks->count, 1);
-    cr_expect_eq(group.acks->refused, 2);
-    cr_expect_geq(disk.begun - before, 2, "it is brought to the disk, too");
-    cr_expect_eq(audit_last_error(group.audit), EFBIG);
+    cr_expect_eq(trio->first.acks->count, 1);
+    cr_expect_eq(trio->group.acks->count, granted);
+    cr_expect_eq(trio->group.acks->refused, 3 - granted);
+}
+
+TRAIL_TEST(who_cannot_be_written_is_told_and_who_can_is_let_go)
+{
+    struct trio trio;
+
+    cr_assert(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    trio_begin(&trio);
+    room_set(AUDIT_RECORD_MAX / 4);
+    trio_end(&trio, 1);
+    cr_expect_eq(audit_last_error(trio.group.audit), EFBIG);
     room_set(SIZE_MAX);
-    cr_expect_eq(append_sample(group.audit), REASON_OK);
+    cr_expect_eq(append_sample(trio.group.audit), REASON_OK);
     cr_expect_eq(walk_whole(file).recoveries, 1);
-    audit_close(group.audit);
+    audit_close(trio.group.audit);
+}
+
+TRAIL_TEST(a_group_is_synced_whichever_of_it_was_written)
+{
+    for (unsigned refuse = 1; refuse < 8; refuse++) {
+        struct trio trio;
+        const unsigned refused = (refuse & 1) + (refuse >> 1 & 1) + (refuse >> 2);
+
+        trio_begin(&trio);
+        disk.refuse = refuse;
+        trio_end(&trio, 3 - refused);
+        cr_expect_eq(disk.begun - trio.before, refused == 3 ? 1 : 2, "%x", refuse);
+        audit_close(trio.group.audit);
+        cr_expect_eq(unlink(file) | unlink("audit.head") | unlink("audit.key"), 0);
+    }
+}
+
+TRAIL_TEST(nobody_is_let_go_without_the_lock)
+{
+    struct trio trio;
+
+    trio_begin(&trio);
+    lock_refused = true;
+    trio_end(&trio, 0);
+    cr_expect_eq(audit_last_error(trio.group.audit), ETIMEDOUT);
+    audit_close(trio.group.audit);
+}
+
+TRAIL_TEST(a_sync_that_fails_is_none_whatever_it_leaves_in_errno)
+{
+    static const int errors[] = {ETIMEDOUT, NO_ERRNO, EIO};
+    struct audit *audit = trail_open_commit();
+
+    for (size_t i = 0; i < 3; i++) {
+        disk.error = errors[i];
+        cr_expect_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE, "%d", errors[i]);
+        cr_expect_eq(audit_last_error(audit), EIO);
+    }
+    disk.error = 0;
+    disk.patient = true; /* which only the supervisor is */
+    cr_expect_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    disk.patient = false;
+    cr_expect_eq(append_sample(audit), REASON_OK);
+    audit_close(audit);
+}
+
+/* What was last is known until it is known how the next went. */
+TRAIL_TEST(an_error_is_not_forgotten_while_the_next_sync_is_under_way)
+{
+    struct worker worker = {trail_open_commit(), acks_make(), 1};
+    unsigned before;
+    pthread_t id;
+
+    disk.error = EIO;
+    cr_assert_eq(append_sample(worker.audit), REASON_AUDIT_UNAVAILABLE);
+    disk.held = true;
+    before = disk.begun;
+    cr_assert_eq(pthread_create(&id, NULL, work, &worker), 0);
+    while (disk.begun == before) {
+        sleep_us(100);
+    }
+    cr_expect_eq(audit_last_error(worker.audit), EIO);
+    cr_expect_eq(audit_append_event(worker.audit, "audit", "reopen", NULL, NULL), REASON_OK,
+                 "an event waits for no disk");
+    disk.held = false;
+    cr_assert_eq(pthread_join(id, NULL), 0);
+    cr_expect_eq(worker.acks->refused, 1);
+    audit_close(worker.audit);
+}
+
+/* A large group on a disk that is slow to take what is written: others get their turn. */
+TRAIL_TEST(a_group_that_takes_long_is_not_taken_for_stuck)
+{
+    struct worker worker = {trail_open_commit(), acks_make(), 2};
+    const pid_t child = fork();
+    unsigned stuck = 0;
+    int status = 0;
+
+    cr_assert(child >= 0);
+    if (child == 0) {
+        disk.slow_writes = 200000;
+        work_in_threads(&worker, 8);
+        _exit(worker.acks->count == 16 ? 0 : 1);
+    }
+    for (unsigned i = 0; waitpid(child, &status, WNOHANG) == 0; i++) {
+        (void)append_sample(worker.audit);
+        stuck += audit_stuck_holder(worker.audit) != 0;
+    }
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%x", status);
+    cr_expect_eq(stuck, 0, "it would have been killed");
+    audit_close(worker.audit);
 }
 
 TRAIL_TEST(syncs_about_every_second_what_was_only_written)

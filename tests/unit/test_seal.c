@@ -267,10 +267,10 @@ TRAIL_TEST(gives_the_first_key_before_and_after_the_chain_has_begun)
     struct audit *audit;
     struct stat st;
 
-    cr_assert(audit_init_key(".", 65534, 65534, before, &fault) == 0);
+    cr_assert(audit_init_key(".", file, 65534, 65534, before, &fault) == 0);
     cr_assert(stat("audit.key", &st) == 0 && (st.st_mode & 07777) == 0600);
     cr_expect(st.st_uid == 65534 && st.st_gid == 65534);
-    cr_assert(audit_init_key(".", (uid_t)-1, (gid_t)-1, after, &fault) == 0);
+    cr_assert(audit_init_key(".", file, (uid_t)-1, (gid_t)-1, after, &fault) == 0);
     cr_expect_str_eq(after, before);
     cr_assert(chown("audit.key", getuid(), getgid()) == 0);
     audit = trail_begin();
@@ -278,7 +278,7 @@ TRAIL_TEST(gives_the_first_key_before_and_after_the_chain_has_begun)
     cr_expect_str_eq(audit_first_key(audit), before);
     seal(audit);
     stop(audit);
-    cr_assert(audit_init_key(".", (uid_t)-1, (gid_t)-1, after, &fault) == 0);
+    cr_assert(audit_init_key(".", file, (uid_t)-1, (gid_t)-1, after, &fault) == 0);
     cr_expect_str_eq(after, before);
     audit = trail_begin();
     cr_expect_str_eq(audit_first_key(audit), before);
@@ -327,7 +327,11 @@ TRAIL_TEST(refuses_to_go_on_without_its_key)
     stop(trail_begin());
     cr_assert(rename("audit.key", "away") == 0);
     trail_refused(file, "of which ./audit.key knows nothing");
-    cr_assert(audit_init_key(".", (uid_t)-1, (gid_t)-1, key, &fault) == 0); /* another one */
+    cr_assert_eq(audit_init_key(".", file, (uid_t)-1, (gid_t)-1, key, &fault), -1);
+    cr_expect_str_eq(fault.where, "./audit.key");
+    cr_expect(strstr(fault.what, "is missing, and audit.jsonl was sealed with it") != NULL);
+    cr_expect_neq(access("audit.key", F_OK), 0, "none is made");
+    cr_assert(audit_init_key(".", "none", (uid_t)-1, (gid_t)-1, key, &fault) == 0); /* another */
     trail_refused_at("./audit.key", file, "is not the key of epoch 1");
     file_put("audit.key", old, len); /* that of an epoch before */
     trail_refused_at("./audit.key", file, "is not the key of epoch 1");

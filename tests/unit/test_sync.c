@@ -7,11 +7,14 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { NO_ERRNO = -1 }; /* a failure that leaves none */
 
 /* The disk; its error is that of the next sync. */
 static struct {
@@ -29,8 +32,8 @@ static int answer(int fd)
     disk.last = fstat(fd, &st) == 0 ? st.st_ino : 0;
     while (disk.hangs && sem_wait(&disk.may_answer) != 0) {
     }
-    errno = disk.error;
-    return errno == 0 ? 0 : -1;
+    errno = disk.error == NO_ERRNO ? 0 : disk.error;
+    return disk.error == 0 ? 0 : -1;
 }
 
 int fdatasync(int fd)
@@ -43,6 +46,22 @@ int fsync(int fd)
 {
     disk.all++;
     return answer(fd);
+}
+
+Test(sync, takes_no_error_of_the_disk_for_its_own_patience)
+{
+    FILE *file = tmpfile();
+    cr_assert_not_null(file);
+    for (int thread = 0; thread < 2; thread++) {
+        disk.error = ETIMEDOUT;
+        cr_expect_eq(sync_file(fileno(file), SYNC_DATA), -1);
+        cr_expect_eq(errno, EIO);
+        disk.error = NO_ERRNO;
+        cr_expect_eq(sync_file(fileno(file), SYNC_ALL), -1);
+        cr_expect_eq(errno, EIO);
+        cr_assert_eq(sync_begin(), 0);
+    }
+    (void)fclose(file);
 }
 
 static time_t now_s(void)
