@@ -23,8 +23,8 @@ struct supervise_options {
 int supervise_run(const struct supervise_options *options);
 
 /*
- * Makes state_dir if it is missing, as a start would: 0700, the configured user's. Returns 0, or the
- * exit status that the fault means.
+ * Makes state_dir if it is missing, as a start would: 0700, the configured user's. Returns 0, or
+ * the exit status that the fault means.
  */
 int supervise_make_state_dir(const struct config *config, struct fault *fault);
 
