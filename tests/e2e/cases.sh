@@ -239,7 +239,7 @@ posted() {
 }
 
 case_methods() {
-    local sum alice=(--negotiate --user :) post=(--data-binary "@$dir/megabyte")
+    local sum status alice=(--negotiate --user :) post=(--data-binary "@$dir/megabyte")
     python3 -IS -c 'print("0123456789abcdef" * 65536, end="")' >"$dir/megabyte"
     sum=$(sha256sum <"$dir/megabyte" | cut -d ' ' -f 1)
     kinit_as alice
@@ -252,7 +252,11 @@ case_methods() {
     check_contains "$server, OPTIONS: the method" "method: OPTIONS" "$(cat "$dir/body")"
     check_equal "$server, OPTIONS: record" OPTIONS "$(record http_method)"
 
-    check_equal "$server, POST, stranger" 401 "$(ask "${post[@]}" /secure/app/in)"
+    check_equal "$server, POST, stranger who waits" 401 "$(ask -H 'Expect: 100-continue' "${post[@]}" /secure/app/in)"
+    never_served "$server, POST, stranger who waits"
+    status=$(ask "${post[@]}" /secure/app/in 2>"$dir/curl.err") || true
+    [ "$status" != 000 ] || can late_401 || status=401
+    check_equal "$server, POST, stranger: $(cat "$dir/curl.err")" 401 "$status"
     never_served "$server, POST, stranger"
     posted plain "$(ask "${alice[@]}" "${post[@]}" /secure/app/in)"
     posted chunked "$(ask "${alice[@]}" "${post[@]}" -H 'Transfer-Encoding: chunked' /secure/app/in)"

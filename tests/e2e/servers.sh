@@ -47,6 +47,7 @@
 #   error_page      for /secure/own/ a page of its own with a 401: the file /denied.html
 #   path_info       /secure/env.cgi/extra runs /secure/env.cgi with PATH_INFO=/extra
 #   status_403      a 403 of the daemon reaches the client as 403 (else: as 401)
+#   late_401        a client that still sends its body when it is refused always sees the 401
 #   answer_body     the daemon's body reaches the client with a 401
 #   no_store        a 401 has Cache-Control: no-store
 #   mutual_403      the mutual token reaches the client with 403, too
