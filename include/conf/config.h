@@ -165,6 +165,13 @@ int config_load(const char *path, struct config **out, struct fault *fault);
  */
 char *config_find_path(const char *path, const char *section, const char *key);
 
+/*
+ * The directory of the audit file, which workers may read and add to. -1 and a fault when there is
+ * something that they must not read, `state_dir` or a keytab, as the paths are written, or when it
+ * is the root.
+ */
+int config_audit_dir(const struct config *config, char *dir, size_t size, struct fault *fault);
+
 /* NULL is allowed. */
 void config_free(struct config *config);
 

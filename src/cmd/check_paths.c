@@ -291,11 +291,25 @@ static void check_audit_file(struct report *report, const struct config *config,
     check_view(report, config, VIEW_APPEND, path, REPORT_FINDING);
 }
 
+/* Without a sandbox it is no obstacle. */
+static void check_audit_dir(struct report *report, const struct config *config)
+{
+    const enum report_level level =
+        config->sandbox == CONFIG_SANDBOX_REQUIRED ? REPORT_FINDING : REPORT_WARNING;
+    char dir[VIEW_PATH_BYTES];
+    struct fault fault;
+
+    if (config_audit_dir(config, dir, sizeof dir, &fault) != 0) {
+        report_line(report, level, "audit: %s %s", fault.where, fault.what);
+    }
+}
+
 void check_audit(struct report *report, const struct config *config)
 {
     char parent[VIEW_PATH_BYTES];
     struct stat st;
 
+    check_audit_dir(report, config);
     parent_of(config->audit.file, parent);
     if (!find_directory(report, config, "audit", parent, &st)) {
         return;

@@ -496,6 +496,37 @@ char *config_find_path(const char *path, const char *section, const char *key)
     return found;
 }
 
+/* Whether `path` is `dir` or lies below it, as they are written. */
+static bool is_below(const char *path, const char *dir)
+{
+    const size_t len = strlen(dir);
+
+    return strncmp(path, dir, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
+int config_audit_dir(const struct config *config, char *dir, size_t size, struct fault *fault)
+{
+    const char *file = config->audit.file;
+    const char *slash = strrchr(file, '/');
+    const char *secret = NULL;
+
+    if (slash == NULL || slash == file ||
+        span_copy(span_make(file, (size_t)(slash - file)), dir, size) != 0) {
+        return fault_set(fault, file, "needs a directory of its own");
+    }
+    secret = is_below(config->state_dir, dir) ? config->state_dir : secret;
+    for (size_t i = 0; i < config->sites.count; i++) {
+        const char *keytab = config->sites.items[i].keytab;
+
+        secret = is_below(keytab, dir) ? keytab : secret;
+    }
+    if (secret != NULL) {
+        return fault_set(fault, file, "needs a directory of its own: workers could read %s, too",
+                         secret);
+    }
+    return 0;
+}
+
 /* Whether the listener knows `host`; then `*site` is its site, or NULL when there are two. */
 static bool find_host(const struct config *config, const struct config_listener *listener,
                       const char *host, const struct config_site **site)

@@ -378,36 +378,6 @@ int sandbox_supervisor(const struct config *config, struct fault *fault)
     return 0;
 }
 
-/* Whether `path` is `dir` or lies below it, as they are written. */
-static bool is_below(const char *path, const char *dir)
-{
-    const size_t len = strlen(dir);
-    return strncmp(path, dir, len) == 0 && (path[len] == '/' || path[len] == '\0');
-}
-
-/* The directory of the audit file, which workers may read and add to: nothing secret may be there.
- */
-static int find_log_dir(const struct config *config, char dir[PATH_BYTES], struct fault *fault)
-{
-    const char *file = config->audit.file;
-    const char *slash = strrchr(file, '/');
-    const char *secret = NULL;
-    if (slash == NULL || slash == file ||
-        span_copy(span_make(file, (size_t)(slash - file)), dir, PATH_BYTES) != 0) {
-        return fault_set(fault, file, "needs a directory of its own");
-    }
-    secret = is_below(config->state_dir, dir) ? config->state_dir : secret;
-    for (size_t i = 0; i < config->sites.count; i++) {
-        const char *keytab = config->sites.items[i].keytab;
-        secret = is_below(keytab, dir) ? keytab : secret;
-    }
-    if (secret != NULL) {
-        return fault_set(fault, file, "needs a directory of its own: workers could read %s, too",
-                         secret);
-    }
-    return 0;
-}
-
 static int enter(const struct config *config, struct fault *missing)
 {
     char log_dir[PATH_BYTES];
@@ -417,7 +387,7 @@ static int enter(const struct config *config, struct fault *missing)
     if (give_up_privileges(missing) != 0) {
         return EX_OSERR;
     }
-    if (abi >= 1 && find_log_dir(config, log_dir, missing) != 0) {
+    if (abi >= 1 && config_audit_dir(config, log_dir, sizeof log_dir, missing) != 0) {
         status = EX_CONFIG;
     } else if (abi < 1 || confine_files(&all, log_dir) != 0) {
         (void)fault_set(missing, "sandbox", "files are not confined (Landlock: %s)",
