@@ -154,6 +154,17 @@ int audit_last_error(const struct audit *audit);
 /* The number that the next record will have. */
 uint64_t audit_next_seq(const struct audit *audit);
 
+/* How the seals keep up with the records, since audit_open. */
+struct audit_seals {
+    uint64_t last_us;  /* when the last one was made, since 1970; 0: none yet */
+    uint64_t unsealed; /* records that no seal covers yet */
+    uint64_t broken;   /* how often the file or the head was found changed (`chain_broken`) */
+    bool late;         /* one was due and could not be made; the news have said why */
+};
+
+/* The supervisor's. */
+struct audit_seals audit_seals(const struct audit *audit);
+
 /* The public key of the chain's first epoch, and its id, for the daemon's log. */
 const char *audit_first_key(const struct audit *audit);
 const char *audit_chain(const struct audit *audit);

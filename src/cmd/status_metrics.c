@@ -207,6 +207,14 @@ static void print_stores(const json_t *root)
                 status_number(audit, "failures"));
     print_value("audit_next_sequence", "gauge", "The number of the next record.",
                 status_number(audit, "next_seq"));
+    print_value("audit_last_seal_timestamp_seconds", "gauge",
+                "When the last seal was made, since 1970; 0 if none was since the start.",
+                status_number(audit, "sealed"));
+    print_value("audit_unsealed_records", "gauge", "Records that no seal covers yet.",
+                status_number(audit, "unsealed"));
+    print_value("audit_chain_broken_total", "counter",
+                "How often the trail was found changed, and that was recorded.",
+                status_number(audit, "broken"));
 }
 
 void status_print_metrics(const json_t *root)

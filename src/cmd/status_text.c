@@ -243,13 +243,15 @@ static void print_latency(const json_t *root)
     }
 }
 
-static void print_stores(const json_t *root)
+static void print_stores(const json_t *root, uint64_t now)
 {
     const json_t *replay = json_object_get(root, "replay");
     const json_t *audit = json_object_get(root, "audit");
     const uint64_t live = status_number(replay, "live");
     const uint64_t capacity = status_number(replay, "capacity");
+    const uint64_t sealed = status_number(audit, "sealed");
     char text[TEXT_BYTES];
+    char old[AGE_BYTES];
     char when[TIME_BYTES];
     printf("replay table   %llu of %llu entries (%.1f %%); knows all since %s\n",
            (unsigned long long)live, (unsigned long long)capacity,
@@ -260,6 +262,12 @@ static void print_stores(const json_t *root)
     printf("%s", status_flag(audit, "writable") ? "writable" : "CANNOT BE WRITTEN: ");
     printf("%s, %llu failures so far\n", clean(status_string(audit, "error"), text),
            (unsigned long long)status_number(audit, "failures"));
+    if (sealed > 0) {
+        printf("seals          the last one %s ago, ", since(now, sealed, old));
+    } else {
+        printf("seals          none since the start, ");
+    }
+    printf("%llu records not sealed yet\n", (unsigned long long)status_number(audit, "unsealed"));
 }
 
 void status_print_text(const json_t *root)
@@ -277,5 +285,5 @@ void status_print_text(const json_t *root)
     print_sites(root);
     print_keytabs(root, now);
     print_latency(root);
-    print_stores(root);
+    print_stores(root, now);
 }

@@ -304,6 +304,7 @@ static void put_latency(struct buf *b, const struct snapshot *s)
 static void put_stores(struct buf *b, const struct snapshot *s)
 {
     const int error = audit_last_error(s->audit);
+    const struct audit_seals seals = audit_seals(s->audit);
     uint64_t live = 0;
     uint64_t capacity = 0;
     replay_usage(s->replay, (uint64_t)time(NULL), &live, &capacity);
@@ -322,7 +323,32 @@ static void put_stores(struct buf *b, const struct snapshot *s)
     }
     put_number(b, "failures", metrics_audit_failures(s->metrics));
     put_number(b, "next_seq", audit_next_seq(s->audit));
+    put_number(b, "sealed", seals.last_us / 1000000);
+    put_number(b, "unsealed", seals.unsealed);
+    put_number(b, "broken", seals.broken);
     put_close(b, '}');
+}
+
+static void put_audit_problems(struct buf *b, const struct snapshot *s)
+{
+    const struct audit_seals seals = audit_seals(s->audit);
+    char line[SNAPSHOT_WHY_BYTES];
+
+    if (audit_last_error(s->audit) != 0) {
+        (void)snprintf(line, sizeof line, "the audit trail cannot be written: %s",
+                       strerror(audit_last_error(s->audit)));
+        put_string(b, NULL, line);
+    }
+    if (seals.broken > 0) {
+        (void)snprintf(line, sizeof line,
+                       "the audit trail was changed, and not by appending: records with "
+                       "chain_broken since the start: %llu",
+                       (unsigned long long)seals.broken);
+        put_string(b, NULL, line);
+    }
+    if (seals.late) {
+        put_string(b, NULL, "the audit trail cannot be sealed; the log says why");
+    }
 }
 
 /* What an administrator should look at, in words; an empty list is what `spnegate status` calls
@@ -349,11 +375,7 @@ static void put_problems(struct buf *b, const struct snapshot *s)
                        first);
         put_string(b, NULL, line);
     }
-    if (audit_last_error(s->audit) != 0) {
-        (void)snprintf(line, sizeof line, "the audit trail cannot be written: %s",
-                       strerror(audit_last_error(s->audit)));
-        put_string(b, NULL, line);
-    }
+    put_audit_problems(b, s);
     if (!s->stopping && g != NULL && crew_count(s->crew, g->number, CREW_SERVING) == 0) {
         put_string(b, NULL, "no worker serves");
     }

@@ -42,6 +42,7 @@ struct audit {
     uint64_t synced_seq;
     uint64_t sync_ms; /* when the next background sync is due; so for the others */
     uint64_t seal_ms;
+    bool seal_late; /* it was due, and is not made */
     uint64_t retry_ms;
     uint64_t repeat_ms;
     struct fault told;
@@ -327,6 +328,18 @@ void audit_close(struct audit *audit)
 }
 
 /* Says a failure once, and again after a minute. */
+struct audit_seals audit_seals(const struct audit *audit)
+{
+    const struct seal *seal = &audit->seal;
+    const uint64_t next_seq = audit_next_seq(audit);
+
+    /* What the head says is anybody's guess until the next seal. */
+    return (struct audit_seals){.last_us = seal->made_us,
+                                .unsealed = next_seq > seal->from ? next_seq - seal->from : 0,
+                                .broken = seal->broken,
+                                .late = audit->seal_late};
+}
+
 static void news_temper(struct audit *audit, uint64_t now_ms, struct audit_news *news)
 {
     if (news->fault.what[0] == '\0') {
@@ -437,6 +450,7 @@ bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now
             audit->segment.own++;
         }
     }
+    audit->seal_late = pace->seal_ms != 0 && now_ms >= audit->seal_ms;
     news_temper(audit, now_ms, news);
     news->moved = audit->moved;
     audit->moved = false;

@@ -140,6 +140,7 @@ static int chain_give_up(struct seal *seal, struct ledger *ledger, struct fault 
     if (ledger_recover(ledger, &ledger->store, stray, &recovery, &line) != 0) {
         return fault_file(ledger, fault, "what follows does not fit, and it cannot be written");
     }
+    seal->broken++;
     return seal_restart(seal, ledger, line.next.next_seq, line.next.hash);
 }
 
@@ -268,6 +269,7 @@ int seal_finish(struct seal *seal, struct ledger *ledger, char text[AUDIT_SEAL_T
         return -1;
     }
     seal->announced = false;
+    seal->made_us = ledger_now_us();
     seal_tell(seal, ledger, text);
     return 0;
 }

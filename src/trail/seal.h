@@ -18,6 +18,8 @@ struct seal {
     struct chain_walk walk;
     uint64_t from;    /* the first record that no seal covers */
     uint64_t own_seq; /* of the seal that `walk` may meet */
+    uint64_t made_us; /* when the last seal was finished, since 1970; 0: none by this process */
+    uint64_t broken;  /* how often the chain had to be given up, and that was recorded */
     bool announced;   /* the last seal is written, but its key's change is not finished: */
     uint64_t announced_seq;
     uint64_t announced_from;

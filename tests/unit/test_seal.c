@@ -544,6 +544,7 @@ static void append_bytes(const char *bytes, size_t len)
 /* The next seal must find that out; what follows then is one chain again from `prev` on. */
 static void expect_broken(struct audit *audit, const struct walk *before)
 {
+    uint64_t broken = audit_seals(audit).broken;
     struct audit_news news;
     struct walk walk = *before;
     char *line;
@@ -571,6 +572,7 @@ static void expect_broken(struct audit *audit, const struct walk *before)
     seal(audit);
     walk_on(&walk, file);
     cr_expect_eq(walk.seals, before->seals + 2);
+    cr_expect_eq(audit_seals(audit).broken, ++broken);
     free(text);
     free(line);
 }
@@ -880,6 +882,38 @@ TRAIL_TEST(refuses_records_in_the_place_of_seals)
 {
     history_forge(false, true);
     trail_refused_at("./audit.key", file, "is not the key of epoch 0");
+}
+
+/* Records are missing, but none that announced a key: nothing excuses another one. */
+TRAIL_TEST(refuses_an_older_key_after_missing_records)
+{
+    const struct audit_options options = {
+        .file = file, .state_dir = ".", .mode = 0640, .accept_gap = true};
+    struct audit *audit = trail_begin();
+    struct audit *none = NULL;
+    struct fault fault;
+    size_t key_len;
+    size_t size;
+    char *key;
+
+    key = file_get("audit.key", &key_len);
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        seal(audit);
+    }
+    size = file_size(file);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    audit_close(audit);
+    cr_assert(truncate(file, (off_t)size) == 0);
+    audit_close(trail_open_with(&options));
+    file_put("audit.key", key, key_len);
+    free(key);
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(audit_open(&options, (uid_t)-1, (gid_t)-1, &none, &fault), -1);
+        cr_expect_str_eq(fault.where, "./audit.key");
+        cr_expect(strstr(fault.what, "is not the key of epoch 2") != NULL, "%s", fault.what);
+        head_lose();
+    }
 }
 
 TRAIL_TEST(misses_the_whole_file_when_the_head_is_lost_too)

@@ -4,9 +4,12 @@
 
 #include <criterion/criterion.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 static char dir[64];
@@ -88,6 +91,56 @@ Test(snapshot, is_whole_before_the_first_generation)
     cr_expect_eq(number(root, "generation", "number"), 0);
     cr_expect_eq(json_array_size(json_object_get(root, "sites")), 0);
     cr_expect_eq(json_array_size(json_object_get(root, "problems")), 0);
+    json_decref(root);
+}
+
+static void problem_is(const char *text)
+{
+    json_t *root = take(NULL, "/etc/spnegate.yaml");
+    const json_t *problems = json_object_get(root, "problems");
+
+    cr_expect_eq(json_array_size(problems), text == NULL ? 0 : 1);
+    cr_expect(text == NULL || strstr(json_string_value(json_array_get(problems, 0)), text) != NULL,
+              "%s", json_string_value(json_array_get(problems, 0)));
+    json_decref(root);
+}
+
+Test(snapshot, tells_whether_the_trail_is_sealed)
+{
+    const struct audit_pace pace = {.seal_ms = 1000};
+    const struct rlimit none = {0, RLIM_INFINITY};
+    const struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
+    struct audit_news news;
+    json_t *root = take(NULL, "/etc/spnegate.yaml");
+    char file[96];
+    FILE *f;
+
+    cr_expect_eq(number(root, "audit", "sealed"), 0);
+    cr_expect_eq(number(root, "audit", "unsealed"), 2);
+    json_decref(root);
+    (void)audit_tick(audit, &pace, 1, &news);
+    (void)signal(SIGXFSZ, SIG_IGN);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &none), 0);
+    (void)audit_tick(audit, &pace, 1001, &news);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &all), 0);
+    problem_is("cannot be sealed");
+
+    (void)audit_tick(audit, &pace, 10000, &news);
+    cr_assert_str_eq(news.fault.what, "");
+    problem_is(NULL);
+    root = take(NULL, "/etc/spnegate.yaml");
+    cr_expect_leq(llabs(number(root, "audit", "sealed") - (json_int_t)time(NULL)), 60);
+    cr_expect_eq(number(root, "audit", "unsealed"), 0);
+    json_decref(root);
+
+    (void)snprintf(file, sizeof file, "%s/audit.jsonl", dir);
+    f = fopen(file, "a");
+    cr_assert(f != NULL && fputs("{}\n", f) > 0 && fclose(f) == 0);
+    cr_assert_eq(audit_append_event(audit, "audit", "reopen", NULL, NULL), REASON_OK);
+    (void)audit_tick(audit, &pace, 20000, &news);
+    problem_is("chain_broken since the start: 1");
+    root = take(NULL, "/etc/spnegate.yaml");
+    cr_expect_eq(number(root, "audit", "broken"), 1);
     json_decref(root);
 }
 
