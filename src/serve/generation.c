@@ -236,6 +236,19 @@ bool generation_look(const struct generation *g, size_t site, uint64_t *mtime_s,
     return found;
 }
 
+const char *generation_changed_keytab(const struct generation *g)
+{
+    for (size_t i = 0; i < g->config->sites.count; i++) {
+        uint64_t mtime_s;
+        bool changed;
+        (void)generation_look(g, i, &mtime_s, &changed);
+        if (changed) {
+            return g->config->sites.items[i].keytab;
+        }
+    }
+    return NULL;
+}
+
 void generation_limit_log(const struct generation *g)
 {
     static const enum log_level levels[] = {[CONFIG_LOG_ERROR] = LOG_LEVEL_ERROR,

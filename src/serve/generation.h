@@ -68,6 +68,9 @@ void generation_claim(struct generation *generation, struct metrics *metrics);
 bool generation_look(const struct generation *generation, size_t site, uint64_t *mtime_s,
                      bool *changed);
 
+/* The first keytab file that is another than what serves; NULL: none is. */
+const char *generation_changed_keytab(const struct generation *generation);
+
 /* Makes this process's log as talkative as the generation says. */
 void generation_limit_log(const struct generation *generation);
 

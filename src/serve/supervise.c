@@ -397,8 +397,12 @@ static void tick(struct supervisor *s)
         s->watch_ms = now + WATCH_MS;
         const uint64_t files = generation_files(s->current);
         if (files != s->current->files && files != s->files_tried) {
+            const char *keytab = generation_changed_keytab(s->current);
+            char why[SNAPSHOT_WHY_BYTES];
+            (void)snprintf(why, sizeof why, "%s has changed",
+                           keytab != NULL ? keytab : "a certificate or krb5.conf");
             (void)record_event(s, "keytab", "changed", NULL, NULL);
-            begin_reload(s, "a keytab or krb5.conf has changed");
+            begin_reload(s, why);
         }
     }
 }
