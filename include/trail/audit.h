@@ -154,12 +154,14 @@ int audit_last_error(const struct audit *audit);
 /* The number that the next record will have. */
 uint64_t audit_next_seq(const struct audit *audit);
 
-/* How the seals keep up with the records, since audit_open. */
+/* What stands between the chain and its seals, since audit_open; none of it is from shared memory.
+ */
 struct audit_seals {
     uint64_t last_us;  /* when the last one was made, since 1970; 0: none yet */
     uint64_t unsealed; /* records that no seal covers yet */
     uint64_t broken;   /* how often the file or the head was found changed (`chain_broken`) */
     bool late;         /* one was due and could not be made; the news have said why */
+    bool unsynced;     /* what was written last could not be brought to the disk */
 };
 
 /* The supervisor's. */

@@ -78,6 +78,8 @@ struct verify_segment {
     uint64_t why_line;
     bool why_has_seq;
     uint64_t why_seq;
+    uint64_t noticed_line; /* from there on: where the daemon says chain_broken; 0: nowhere */
+    uint64_t noticed_seq;
     uint64_t records; /* good ones; 0: nothing below is set but the marks */
     bool opens_chain; /* begins with chain.open, else with segment.open */
     bool closed;      /* ends with segment.close */
@@ -103,7 +105,8 @@ struct verify_segment {
 };
 
 /*
- * Reads one file to its end, or to its first bad record. -1 with errno when it cannot be read (then
+ * Reads one file to its end; behind its first bad record nothing counts but that the daemon says it
+ * noticed. -1 with errno when it cannot be read (then
  * `out` holds what was read so far).
  */
 int verify_segment(const struct verify_source *source, const struct verify_options *options,
@@ -151,6 +154,7 @@ struct verify_chain {
     uint64_t unsealed;         /* records after the last seal */
     uint64_t unproven;         /* those of them that come after the head, if that was met */
     bool whole;                /* from its first record on */
+    bool broken;               /* a record is bad, or a file does not follow the one before */
     bool anchored;             /* its first key is one of those given */
     struct verify_key opening; /* the first key that is known */
 };

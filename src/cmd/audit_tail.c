@@ -25,6 +25,11 @@ struct options {
     bool colours;
 };
 
+struct line {
+    char *text;
+    size_t len;
+};
+
 /* A file that is read line by line; the part of a line that was read waits for the rest. */
 struct reader {
     const char *path;
@@ -33,6 +38,9 @@ struct reader {
     uint64_t offset;
     char text[BLOCK_BYTES];
     size_t len;
+    /* Of a stream, where nobody can go back from the end: the last lines that are wanted. */
+    struct line *kept;
+    uint64_t wanted; /* how many there were: the next one's place is this % lines */
 };
 
 static void print_help(void)
@@ -58,7 +66,9 @@ static void print_help(void)
 
 static int complain(const char *path)
 {
-    (void)fprintf(stderr, "spnegate audit tail: %s: %s\n", path, strerror(errno));
+    (void)fprintf(stderr, "spnegate audit tail: %s: %s\n", path,
+                  errno == EBADMSG ? "it is compressed: zcat FILE | spnegate audit tail -"
+                                   : strerror(errno));
     return EX_NOINPUT;
 }
 
@@ -70,6 +80,34 @@ static ssize_t read_some(struct reader *reader)
         n = read(reader->fd, reader->text + reader->len, sizeof reader->text - reader->len);
     } while (n < 0 && errno == EINTR);
     return n;
+}
+
+static void out_of_memory(void)
+{
+    (void)fprintf(stderr, "spnegate audit tail: out of memory\n");
+    exit(EX_OSERR);
+}
+
+/* A line that is wanted. */
+static void take(struct reader *reader, const struct options *o, const char *text, size_t len)
+{
+    struct line *line;
+
+    if (o->lines == 0) {
+        return;
+    }
+    if (reader->kept == NULL) {
+        audit_show_print(text, len, o->colours);
+        return;
+    }
+    line = &reader->kept[reader->wanted++ % o->lines];
+    free(line->text);
+    line->text = malloc(len + 1); /* a line may be empty */
+    if (line->text == NULL) {
+        out_of_memory();
+    }
+    memcpy(line->text, text, len);
+    line->len = len;
 }
 
 /* Shows the lines that are complete. */
@@ -86,7 +124,7 @@ static void show(struct reader *reader, const struct options *o)
             break;
         }
         if (audit_show_match(&o->filter, text, len) == AUDIT_SHOW_YES) {
-            audit_show_print(text, len, o->colours);
+            take(reader, o, text, len);
         }
         start += len + (lf == NULL ? 0 : 1);
     }
@@ -111,9 +149,17 @@ static int show_rest(struct reader *reader, const struct options *o)
 static void show_stray(struct reader *reader, const struct options *o)
 {
     if (reader->len > 0) {
-        audit_show_print(reader->text, reader->len, o->colours);
+        take(reader, o, reader->text, reader->len);
         reader->len = 0;
     }
+}
+
+static bool is_compressed(int fd)
+{
+    unsigned char magic[2];
+
+    return pread(fd, magic, sizeof magic, 0) == sizeof magic && magic[0] == 0x1f &&
+           magic[1] == 0x8b;
 }
 
 static int reader_open(struct reader *reader)
@@ -125,10 +171,12 @@ static int reader_open(struct reader *reader)
         return -1;
     }
     if (fstat(reader->fd, &reader->st) == 0) {
-        if (S_ISREG(reader->st.st_mode)) {
+        if (S_ISREG(reader->st.st_mode) && !is_compressed(reader->fd)) {
             return 0;
         }
-        errno = S_ISDIR(reader->st.st_mode) ? EISDIR : EINVAL;
+        errno = S_ISREG(reader->st.st_mode)   ? EBADMSG /* for complain */
+                : S_ISDIR(reader->st.st_mode) ? EISDIR
+                                              : EINVAL;
     }
     (void)close(reader->fd);
     reader->fd = -1;
@@ -208,16 +256,40 @@ static int follow(struct reader *reader, const struct options *o)
     }
 }
 
+/* Standard input: to its end, and then the last lines that are wanted. */
+static int show_stream(struct reader *reader, const struct options *o)
+{
+    int status;
+    uint64_t i;
+
+    reader->fd = STDIN_FILENO;
+    reader->len = 0;
+    reader->wanted = 0;
+    if (o->lines != UINT64_MAX) {
+        reader->kept = calloc(o->lines, sizeof *reader->kept);
+        if (reader->kept == NULL) {
+            out_of_memory();
+        }
+    }
+    status = show_rest(reader, o) != 0 ? complain("standard input") : EX_OK;
+    show_stray(reader, o);
+    for (i = reader->wanted > o->lines ? reader->wanted - o->lines : 0; i < reader->wanted; i++) {
+        struct line *line = &reader->kept[i % o->lines];
+
+        audit_show_print(line->text, line->len, o->colours);
+        free(line->text);
+    }
+    free(reader->kept);
+    reader->kept = NULL;
+    return status;
+}
+
 static int show_file(struct reader *reader, const struct options *o, bool last)
 {
     int status = EX_OK;
 
     if (strcmp(reader->path, "-") == 0) {
-        reader->fd = STDIN_FILENO;
-        reader->len = 0;
-        status = show_rest(reader, o) != 0 ? complain("standard input") : EX_OK;
-        show_stray(reader, o);
-        return status;
+        return show_stream(reader, o);
     }
     if (reader_open(reader) != 0) {
         return complain(reader->path);

@@ -147,6 +147,7 @@ static void on_chain(void *to, const struct verify_chain *chain)
         put_text(object, "sealed_ts", chain->sealed_ts);
     }
     put_number(object, "unsealed", chain->unsealed);
+    put(object, "broken", json_boolean(chain->broken));
     put(object, "whole", json_boolean(chain->whole));
     put(object, "anchored", json_boolean(chain->anchored));
     put_number(object, "epoch", chain->opening.epoch);
@@ -190,9 +191,10 @@ static void print_chain(const struct result *result, const json_t *chain)
 {
     const json_int_t unsealed = number_of(chain, "unsealed");
 
-    printf("chain %s: records %" JSON_INTEGER_FORMAT " to %" JSON_INTEGER_FORMAT ", %s to %s\n",
+    printf("chain %s: records %" JSON_INTEGER_FORMAT " to %" JSON_INTEGER_FORMAT ", %s to %s%s\n",
            text_of(chain, "chain"), number_of(chain, "first_seq"), number_of(chain, "last_seq"),
-           text_of(chain, "first_ts"), text_of(chain, "last_ts"));
+           text_of(chain, "first_ts"), text_of(chain, "last_ts"),
+           json_is_true(json_object_get(chain, "broken")) ? ", not all of them proven" : "");
     if (json_object_get(chain, "sealed_seq") != NULL) {
         printf("    sealed up to record %" JSON_INTEGER_FORMAT ", %s; %" JSON_INTEGER_FORMAT
                " record%s after it\n",

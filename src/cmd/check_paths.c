@@ -297,7 +297,7 @@ static void check_audit_dir(struct report *report, const struct config *config)
     const enum report_level level =
         config->sandbox == CONFIG_SANDBOX_REQUIRED ? REPORT_FINDING : REPORT_WARNING;
     char dir[VIEW_PATH_BYTES];
-    struct fault fault;
+    struct fault fault = {"", ""};
 
     if (config_audit_dir(config, dir, sizeof dir, &fault) != 0) {
         report_line(report, level, "audit: %s %s", fault.where, fault.what);

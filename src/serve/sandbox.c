@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/landlock.h>
@@ -380,7 +381,7 @@ int sandbox_supervisor(const struct config *config, struct fault *fault)
 
 static int enter(const struct config *config, struct fault *missing)
 {
-    char log_dir[PATH_BYTES];
+    char log_dir[PATH_MAX]; /* what the configuration may name */
     const int abi = landlock_abi();
     const struct ruleset all = refuse_all(abi);
     int status = 0;

@@ -3,6 +3,7 @@
 #include "serve/control.h"
 #include "serve/guard.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -332,19 +333,24 @@ static void put_stores(struct buf *b, const struct snapshot *s)
 static void put_audit_problems(struct buf *b, const struct snapshot *s)
 {
     const struct audit_seals seals = audit_seals(s->audit);
+    const int error = audit_last_error(s->audit);
     char line[SNAPSHOT_WHY_BYTES];
 
-    if (audit_last_error(s->audit) != 0) {
+    if (error != 0) {
         (void)snprintf(line, sizeof line, "the audit trail cannot be written: %s",
-                       strerror(audit_last_error(s->audit)));
+                       error == EEXIST ? "another file stands in its place; move that away"
+                                       : strerror(error));
         put_string(b, NULL, line);
     }
     if (seals.broken > 0) {
         (void)snprintf(line, sizeof line,
-                       "the audit trail was changed, and not by appending: records with "
-                       "chain_broken since the start: %llu",
+                       "somebody else wrote to the audit trail (chain_broken, since the start: "
+                       "%llu); see \"What happens when\" in docs/operation.md",
                        (unsigned long long)seals.broken);
         put_string(b, NULL, line);
+    }
+    if (seals.unsynced) {
+        put_string(b, NULL, "the audit trail cannot be brought to the disk; the log says why");
     }
     if (seals.late) {
         put_string(b, NULL, "the audit trail cannot be sealed; the log says why");

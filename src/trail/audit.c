@@ -43,6 +43,7 @@ struct audit {
     uint64_t sync_ms; /* when the next background sync is due; so for the others */
     uint64_t seal_ms;
     bool seal_late; /* it was due, and is not made */
+    bool unsynced;  /* the last background sync failed, or was given up */
     uint64_t retry_ms;
     uint64_t repeat_ms;
     struct fault told;
@@ -136,7 +137,11 @@ static enum reason append(struct audit *audit, const struct ledger_entry *entry,
         commit_do(&audit->commit_group, &part.commit, commit_parts, ledger);
     } else {
         (void)write_parts(ledger, &part.commit, &failures);
-        tell(ledger, &part.commit);
+        /* What was not synced says nothing of a sync that failed. */
+        if (part.error != 0 || !audit->commit ||
+            atomic_load(&ledger->shared->last_error) != atomic_load(&ledger->shared->sync_error)) {
+            tell(ledger, &part.commit);
+        }
     }
     if (part.error != 0) {
         return REASON_AUDIT_UNAVAILABLE;
@@ -197,6 +202,18 @@ int audit_last_error(const struct audit *audit)
 uint64_t audit_next_seq(const struct audit *audit)
 {
     return head_get(&audit->ledger.head).next_seq;
+}
+
+struct audit_seals audit_seals(const struct audit *audit)
+{
+    const struct seal *seal = &audit->seal;
+    const uint64_t next_seq = seal->walk.next_seq;
+
+    return (struct audit_seals){.last_us = seal->made_us,
+                                .unsealed = next_seq > seal->from ? next_seq - seal->from : 0,
+                                .broken = seal->broken,
+                                .late = audit->seal_late,
+                                .unsynced = audit->unsynced};
 }
 
 enum reason audit_append_summary(struct audit *audit, const struct audit_summary *summary)
@@ -328,18 +345,6 @@ void audit_close(struct audit *audit)
 }
 
 /* Says a failure once, and again after a minute. */
-struct audit_seals audit_seals(const struct audit *audit)
-{
-    const struct seal *seal = &audit->seal;
-    const uint64_t next_seq = audit_next_seq(audit);
-
-    /* What the head says is anybody's guess until the next seal. */
-    return (struct audit_seals){.last_us = seal->made_us,
-                                .unsealed = next_seq > seal->from ? next_seq - seal->from : 0,
-                                .broken = seal->broken,
-                                .late = audit->seal_late};
-}
-
 static void news_temper(struct audit *audit, uint64_t now_ms, struct audit_news *news)
 {
     if (news->fault.what[0] == '\0') {
@@ -354,17 +359,20 @@ static void news_temper(struct audit *audit, uint64_t now_ms, struct audit_news 
     audit->repeat_ms = now_ms + REPEAT_MS;
 }
 
-static void background_sync(struct audit *audit, uint64_t now_ms, struct audit_news *news)
+/* False: the disk must not be waited for once more now. */
+static bool background_sync(struct audit *audit, uint64_t now_ms, struct audit_news *news)
 {
     struct ledger *ledger = &audit->ledger;
     const uint64_t seq = head_get(&ledger->head).next_seq;
 
+    bool synced = true;
+
     if (now_ms < audit->sync_ms) {
-        return;
+        return true;
     }
     audit->sync_ms = now_ms + SYNC_MS;
     if (seq != audit->synced_seq) {
-        const bool synced = ledger_sync(ledger, &ledger->store) == 0;
+        synced = ledger_sync(ledger, &ledger->store) == 0;
 
         /* What failed is not tried again; what the disk was too busy for is. */
         audit->synced_seq = synced || errno != ETIMEDOUT ? seq : audit->synced_seq;
@@ -372,7 +380,9 @@ static void background_sync(struct audit *audit, uint64_t now_ms, struct audit_n
             (void)fault_set(&news->fault, ledger->path, "cannot be synced: %s",
                             sync_error_text(errno));
         }
+        audit->unsynced = !synced;
     }
+    return synced;
 }
 
 /* Whether it is time for another file; `*rename` when nobody else renames this one. */
@@ -382,7 +392,8 @@ static bool turn_due(struct audit *audit, const struct audit_pace *pace, uint64_
     const uint32_t failures = atomic_load(&audit->ledger.shared->sync_failures);
 
     *rename = false;
-    if (audit->turn_wanted || (head_get(&audit->ledger.head).flags & HEAD_CLOSED) != 0 ||
+    if (audit->turn_wanted || audit->ledger.closed ||
+        (head_get(&audit->ledger.head).flags & HEAD_CLOSED) != 0 ||
         store_is_deleted(&audit->ledger.store)) {
         return true;
     }
@@ -393,7 +404,8 @@ static bool turn_due(struct audit *audit, const struct audit_pace *pace, uint64_
         audit->sync_rotate_ms = now_ms + SYNC_ROTATE_MS;
         return true;
     }
-    return segment_is_full(&audit->segment, &audit->ledger, pace->rotate_bytes, pace->rotate_ms);
+    return segment_is_full(&audit->segment, &audit->ledger, &audit->seal, pace->rotate_bytes,
+                           pace->rotate_ms);
 }
 
 /* Notices when the file is in another directory than the one before. */
@@ -419,6 +431,29 @@ static int turn(struct audit *audit, bool rename, enum segment_turn *out, struct
     return 0;
 }
 
+/* Makes a seal if one is due, whatever else has failed; false: it is due and not made. */
+static bool seal_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now_ms,
+                      struct audit_news *news)
+{
+    struct fault fault = {"", ""};
+    bool made = true;
+
+    if (pace->seal_ms == 0 || now_ms < audit->seal_ms) {
+        return true;
+    }
+    if (seal_is_due(&audit->seal, &audit->ledger)) {
+        made = seal_make(&audit->seal, &audit->ledger, 0, news->seal, &fault) == 0;
+        audit->segment.own += made ? 1 : 0;
+    }
+    if (made) {
+        audit->seal_ms = now_ms + pace->seal_ms;
+    }
+    if (news->fault.what[0] == '\0') {
+        news->fault = fault;
+    }
+    return made;
+}
+
 bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now_ms,
                 struct audit_news *news)
 {
@@ -427,7 +462,7 @@ bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now
     int late;
 
     *news = (struct audit_news){.seal = ""};
-    if (audit->seal_ms == 0) {
+    if (audit->seal_ms == 0 || audit->seal_ms > now_ms + pace->seal_ms) {
         audit->seal_ms = now_ms + pace->seal_ms;
     }
     seal_look(&audit->seal, &audit->ledger, LOOK_BYTES);
@@ -438,19 +473,12 @@ bool audit_tick(struct audit *audit, const struct audit_pace *pace, uint64_t now
     if (now_ms < audit->retry_ms) {
         return false;
     }
-    background_sync(audit, now_ms, news);
+    const bool synced = background_sync(audit, now_ms, news);
     if (turn_due(audit, pace, now_ms, &rename)) {
         (void)turn(audit, rename, &turned, news);
     }
-    if (pace->seal_ms != 0 && now_ms >= audit->seal_ms && news->fault.what[0] == '\0') {
-        if (!seal_is_due(&audit->seal, &audit->ledger)) {
-            audit->seal_ms = now_ms + pace->seal_ms;
-        } else if (seal_make(&audit->seal, &audit->ledger, 0, news->seal, &news->fault) == 0) {
-            audit->seal_ms = now_ms + pace->seal_ms;
-            audit->segment.own++;
-        }
-    }
-    audit->seal_late = pace->seal_ms != 0 && now_ms >= audit->seal_ms;
+    audit->seal_late = synced ? !seal_tick(audit, pace, now_ms, news)
+                              : pace->seal_ms != 0 && now_ms >= audit->seal_ms;
     news_temper(audit, now_ms, news);
     news->moved = audit->moved;
     audit->moved = false;

@@ -97,7 +97,7 @@ static int opening_write(struct begin *b, const struct chain_tail *tail, const c
 {
     struct ledger *ledger = b->ledger;
     struct audit_format_event event = {.event = span_of(word), .mono_ms = ledger_mono_ms()};
-    const struct head head = head_get(&ledger->head);
+    struct head head = head_get(&ledger->head);
     char public_key[2 * SECRET_SIGN_PUBLIC_BYTES + 1];
     char digits[2 * CHAIN_HASH_BYTES + 1];
 
@@ -112,7 +112,7 @@ static int opening_write(struct begin *b, const struct chain_tail *tail, const c
     seal_key(b->seal, &event.epoch.value, public_key);
     event.pk = span_of(public_key);
     b->restart = true;
-    if (ledger_mend(ledger, &ledger->store, tail, &event) != 0) {
+    if (ledger_mend(ledger, &ledger->store, &head, tail, &event) != 0) {
         return fault_write(b);
     }
     return opening_check(b, &event);
@@ -138,7 +138,7 @@ static int chain_new(struct begin *b, const struct chain_tail *tail)
 static void renamed_mend(struct begin *b)
 {
     struct ledger *ledger = b->ledger;
-    const struct head head = head_get(&ledger->head);
+    struct head head = head_get(&ledger->head);
     struct store old = {.fd = -1, .read_fd = -1};
     struct chain_tail tail = {.found = false};
 
@@ -148,7 +148,8 @@ static void renamed_mend(struct begin *b)
     if (chain_tail_read(old.read_fd, head.next_seq, ledger->scratch, &tail) == CHAIN_OK &&
         ledger_adopt(ledger, &old, &tail)) {
         /* Best effort: a full disk may be the reason for the new file. */
-        (void)ledger_mend(ledger, &old, &tail, NULL);
+        head = head_get(&ledger->head);
+        (void)ledger_mend(ledger, &old, &head, &tail, NULL);
         (void)fdatasync(old.fd);
     }
     store_close(&old);
@@ -236,8 +237,9 @@ static int gap_record(struct begin *b, const struct chain_tail *tail, struct hea
     head_set(&ledger->head, &lost);
     b->restart = true;
     b->clean = false;
-    return ledger_recover(ledger, &ledger->store, tail->stray, &event, &line) == 0 ? 0
-                                                                                   : fault_write(b);
+    return ledger_recover(ledger, &ledger->store, &lost, tail->stray, &event, &line) == 0
+               ? 0
+               : fault_write(b);
 }
 
 /* The newest record that the state knows of for sure, if the file does not reach that far. */
@@ -328,10 +330,9 @@ static int tail_finish(struct begin *b, const struct chain_tail *tail,
     head.epoch = anchor->key.epoch;
     head.from = anchor->key.mark == CHAIN_SEAL ? anchor->key.seq + 1 : head.from;
     head_set(&ledger->head, &head);
-    if (ledger_mend(ledger, &ledger->store, tail, NULL) != 0) {
+    if (ledger_mend(ledger, &ledger->store, &head, tail, NULL) != 0) {
         return fault_write(b);
     }
-    head = head_get(&ledger->head);
     if (head.epoch != anchor->key.epoch) {
         /* What lacked but its LF was a seal. */
         b->restart = true;

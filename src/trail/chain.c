@@ -132,6 +132,14 @@ static bool prev_field(const char *line, struct chain_line *parsed, const char *
            hex_field(line, parsed->body_len, hash_key_text, parsed->prev, CHAIN_HASH_BYTES) == 0;
 }
 
+/* A recovery that whoever writes next may write; all others are the supervisor's. */
+static bool is_torn(const char *line, size_t body_len)
+{
+    const char *result = after_key(line, body_len, ",\"result\":\"");
+
+    return result != NULL && event_is(result, (size_t)(line + body_len - result), "torn");
+}
+
 static void mark_parse(const char *line, struct chain_line *parsed)
 {
     static const char prev_seq[] = ",\"prev_seq\":";
@@ -157,7 +165,8 @@ static void mark_parse(const char *line, struct chain_line *parsed)
     } else if (event_is(event, room, "recovery")) {
         parsed->has_prev = prev_field(line, parsed, prev_seq, prev_h) ||
                            prev_field(line, parsed, ",\"lost_from\":", ",\"lost_h\":\"");
-        parsed->mark = parsed->has_prev ? CHAIN_JUMP : CHAIN_RECORD;
+        parsed->mark =
+            !parsed->has_prev && is_torn(line, parsed->body_len) ? CHAIN_RECORD : CHAIN_JUMP;
         return;
     } else {
         return;

@@ -27,7 +27,7 @@ enum chain_mark {
     CHAIN_SEAL,
     CHAIN_SEGMENT_OPEN,
     CHAIN_SEGMENT_CLOSE,
-    CHAIN_JUMP /* a recovery that names the record it follows */
+    CHAIN_JUMP /* a recovery of another kind than torn: it names the record it follows */
 };
 
 /* One complete line. */

@@ -93,10 +93,9 @@ int ledger_append(struct ledger *ledger, const struct ledger_entry *entry, uint6
     return 0;
 }
 
-int ledger_recover(struct ledger *ledger, const struct store *store, struct span stray,
-                   struct audit_format_event *event, struct ledger_line *line)
+int ledger_recover(struct ledger *ledger, const struct store *store, const struct head *after,
+                   struct span stray, struct audit_format_event *event, struct ledger_line *line)
 {
-    const struct head head = head_get(&ledger->head);
     struct ledger_entry entry = {.event = event};
     unsigned char hash[SECRET_SHA256_BYTES];
     char digits[2 * SECRET_SHA256_BYTES + 1];
@@ -111,17 +110,15 @@ int ledger_recover(struct ledger *ledger, const struct store *store, struct span
         event->torn_sha256 = span_of(digits);
     }
     event->time_us = ledger_now_us();
-    ledger_format(ledger, &head, &entry, line);
+    ledger_format(ledger, after, &entry, line);
     line->lf = lf;
-    return ledger_put(ledger, store, &head, line);
+    return ledger_put(ledger, store, after, line);
 }
 
-/* The head after a line that was found in the file. */
-static void head_move(struct ledger *ledger, const struct store *store,
-                      const struct chain_line *line)
+/* The head after a line that was found in the file, behind `head`. */
+static struct head head_move(struct ledger *ledger, const struct store *store, struct head head,
+                             const struct chain_line *line)
 {
-    struct head head = head_get(&ledger->head);
-
     head.next_seq = line->seq + 1;
     memcpy(head.hash, line->hash, sizeof(head.hash));
     head.dev = store->dev;
@@ -130,13 +127,13 @@ static void head_move(struct ledger *ledger, const struct store *store,
     head.from = line->mark == CHAIN_SEAL ? line->seq + 1 : head.from;
     head.flags = line->mark == CHAIN_SEGMENT_CLOSE ? HEAD_CLOSED : 0;
     head_set(&ledger->head, &head);
+    return head;
 }
 
-int ledger_mend(struct ledger *ledger, const struct store *store, const struct chain_tail *tail,
-                struct audit_format_event *opening)
+int ledger_mend(struct ledger *ledger, const struct store *store, struct head *head,
+                const struct chain_tail *tail, struct audit_format_event *opening)
 {
     struct audit_format_event recovery = {.event = span_of("recovery"), .result = span_of("torn")};
-    const struct head head = head_get(&ledger->head);
     struct ledger_line made;
     struct chain_line line;
 
@@ -145,17 +142,21 @@ int ledger_mend(struct ledger *ledger, const struct store *store, const struct c
         return 0;
     }
     head_dirty_set(&ledger->head, true);
-    if (!chain_stray_completes(tail->stray, head.next_seq, head.hash, &line)) {
-        return ledger_recover(ledger, store, tail->stray, opening == NULL ? &recovery : opening,
-                              &made);
+    if (!chain_stray_completes(tail->stray, head->next_seq, head->hash, &line)) {
+        if (ledger_recover(ledger, store, head, tail->stray, opening == NULL ? &recovery : opening,
+                           &made) != 0) {
+            return -1;
+        }
+        *head = made.next;
+        return 0;
     }
     if (store_append(store, "\n", 1) != 0) {
         return -1;
     }
-    if (head.next_seq == 0) {
+    if (head->next_seq == 0) {
         memcpy(ledger->chain, line.chain, sizeof(ledger->chain));
     }
-    head_move(ledger, store, &line);
+    *head = head_move(ledger, store, *head, &line);
     head_dirty_set(&ledger->head, false);
     return 0;
 }
@@ -177,7 +178,7 @@ bool ledger_adopt(struct ledger *ledger, const struct store *store, const struct
         return true;
     }
     if (tail->last.seq == head.next_seq && memcmp(tail->prev, head.hash, sizeof(head.hash)) == 0) {
-        head_move(ledger, store, &tail->last);
+        (void)head_move(ledger, store, head, &tail->last);
         return true;
     }
     return false;
@@ -189,6 +190,7 @@ static int settle(struct ledger *ledger)
     struct chain_tail tail = {.found = false};
     enum chain_state state = chain_tail_read(
         ledger->store.read_fd, head_get(&ledger->head).next_seq, ledger->scratch, &tail);
+    struct head head;
 
     if (state == CHAIN_UNREADABLE) {
         return -1;
@@ -198,7 +200,8 @@ static int settle(struct ledger *ledger)
     if (state == CHAIN_OK) {
         (void)ledger_adopt(ledger, &ledger->store, &tail);
     }
-    return ledger_mend(ledger, &ledger->store, &tail, NULL);
+    head = head_get(&ledger->head);
+    return ledger_mend(ledger, &ledger->store, &head, &tail, NULL);
 }
 
 int ledger_follow(struct ledger *ledger, dev_t dev, ino_t ino)
@@ -227,8 +230,10 @@ int ledger_follow(struct ledger *ledger, dev_t dev, ino_t ino)
 static int check_open(const struct ledger *ledger)
 {
     const int error = atomic_load(&ledger->shared->next_error);
+    const bool closed = (head_get(&ledger->head).flags & HEAD_CLOSED) != 0;
 
-    if ((head_get(&ledger->head).flags & HEAD_CLOSED) == 0) {
+    /* The leader does not believe the head; others have what the leader knew when they began. */
+    if ((!closed && !ledger->closed) || !(ledger->leader == getpid() ? ledger->closed : closed)) {
         return 0;
     }
     errno = error != 0 ? error : EAGAIN;
@@ -256,6 +261,14 @@ int ledger_ready(struct ledger *ledger)
 
 int ledger_sync(struct ledger *ledger, const struct store *store)
 {
+    const int late = sync_late_error();
+
+    if (late != 0) {
+        /* The kernel has told it to whoever asked before, and would say now that all is well. */
+        ledger_count_failure(ledger, late);
+        errno = late;
+        return -1;
+    }
     if (sync_file(store->fd, SYNC_DATA) == 0) {
         return 0;
     }

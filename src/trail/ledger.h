@@ -39,6 +39,8 @@ struct ledger {
     struct store_options options; /* of further files at the same path */
     char *path;
     pid_t leader;
+    bool closed;     /* the leader's: it has ended the file, whatever the head says; */
+    struct head end; /* this is what the next one goes on from */
     char chain[17];
     char node[LEDGER_NODE_BYTES];
     unsigned char scratch[CHAIN_SCRATCH_BYTES]; /* under the lock, or the leader's */
@@ -92,23 +94,23 @@ int ledger_put(struct ledger *ledger, const struct store *store, const struct he
 int ledger_append(struct ledger *ledger, const struct ledger_entry *entry, uint64_t *seq);
 
 /*
- * Writes `event` after the head, behind bytes that are no record and for which it accounts: time
- * and torn bytes are filled in. `line` is what was put.
+ * Writes `event` after the record that `after` names, behind bytes that are no record and for which
+ * it accounts: time and torn bytes are filled in. `line` is what was put.
  */
-int ledger_recover(struct ledger *ledger, const struct store *store, struct span stray,
-                   struct audit_format_event *event, struct ledger_line *line);
+int ledger_recover(struct ledger *ledger, const struct store *store, const struct head *after,
+                   struct span stray, struct audit_format_event *event, struct ledger_line *line);
 
 /* Whether a file's last record is the head, or the one record after it, which is then adopted: a
  * process may have died before it could say that it had written it. */
 bool ledger_adopt(struct ledger *ledger, const struct store *store, const struct chain_tail *tail);
 
 /*
- * Makes a file end where the head says, given its tail: what lacks but its LF is completed, what is
+ * Makes a file end where `head` says, given its tail: what lacks but its LF is completed, what is
  * torn is closed with `opening`, or with a recovery when that is NULL. An opening is written even
- * when nothing is torn.
+ * when nothing is torn. `head` is moved with what is written, as the shared one is.
  */
-int ledger_mend(struct ledger *ledger, const struct store *store, const struct chain_tail *tail,
-                struct audit_format_event *opening);
+int ledger_mend(struct ledger *ledger, const struct store *store, struct head *head,
+                const struct chain_tail *tail, struct audit_format_event *opening);
 
 /* Brings what was written to `store` to the disk; -1 and errno as from sync_file, and unless it has
  * only not answered yet all that wait for a sync are told. */

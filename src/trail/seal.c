@@ -53,7 +53,11 @@ void seal_look(struct seal *seal, struct ledger *ledger, uint64_t most)
 
 bool seal_is_due(const struct seal *seal, const struct ledger *ledger)
 {
-    return head_get(&ledger->head).next_seq != seal->from;
+    uint64_t size = 0;
+
+    /* A head that is any worker's to write can only add a reason. */
+    return seal->announced || seal->walk.next_seq != seal->from || size_get(ledger, &size) != 0 ||
+           size != seal->walk.offset || head_get(&ledger->head).next_seq != seal->from;
 }
 
 void seal_key(const struct seal *seal, uint64_t *epoch, char public_key[65])
@@ -72,14 +76,14 @@ int seal_restart(struct seal *seal, const struct ledger *ledger, uint64_t next_s
     if (size_get(ledger, &size) != 0) {
         return -1;
     }
+    seal->misfit = false;
     seal->walk = (struct chain_walk){.offset = size, .next_seq = next_seq};
     memcpy(seal->walk.chain, ledger->chain, sizeof(seal->walk.chain));
     memcpy(seal->walk.hash, hash, CHAIN_HASH_BYTES);
     return 0;
 }
 
-/* The head as the walk has found it to be. */
-static struct head head_proven(const struct seal *seal, const struct ledger *ledger)
+struct head seal_end(const struct seal *seal, const struct ledger *ledger)
 {
     struct head head = {.next_seq = seal->walk.next_seq,
                         .epoch = seal->keys.epoch + (seal->announced ? 1 : 0),
@@ -112,57 +116,71 @@ static int end_read(struct ledger *ledger, struct span *out)
 }
 
 /* The file is not what was written to it: the chain goes on from the last record that fitted. */
-static int chain_give_up(struct seal *seal, struct ledger *ledger, struct fault *fault)
+static enum seal_proof chain_give_up(struct seal *seal, struct ledger *ledger, struct fault *fault)
 {
     struct audit_format_event recovery = {
         .event = span_of("recovery"),
         .result = span_of("chain_broken"),
         .detail = span_of("the file was changed: nothing since the last seal is proven"),
         .prev_seq = {true, seal->walk.next_seq - 1}};
-    const struct head head = head_proven(seal, ledger);
+    const struct head head = seal_end(seal, ledger);
     char digits[2 * CHAIN_HASH_BYTES + 1];
     struct ledger_line line;
     struct span stray;
 
+    /* While it cannot be recorded it is found again with every try. */
+    seal->broken += seal->misfit ? 0 : 1;
+    seal->misfit = true;
     (void)fault_set(fault, ledger->path,
                     "the file or the shared head was changed: nothing from record %llu on, the "
                     "first that no seal covers, is proven; the change is recorded, and the chain "
                     "goes on from record %llu, the last that fits the one before",
                     (unsigned long long)seal->from, (unsigned long long)seal->walk.next_seq - 1);
-    if (end_read(ledger, &stray) != 0) {
-        return fault_file(ledger, fault, "cannot be read back");
-    }
     seal->from = seal->from < head.next_seq ? seal->from : head.next_seq;
+    if (end_read(ledger, &stray) != 0) {
+        (void)fault_file(ledger, fault, "was changed, and cannot be read back");
+        return SEAL_UNREADABLE;
+    }
     secret_hex(digits, head.hash, sizeof(head.hash));
     recovery.prev_h = span_of(digits);
     head_dirty_set(&ledger->head, true);
     head_set(&ledger->head, &head);
-    if (ledger_recover(ledger, &ledger->store, stray, &recovery, &line) != 0) {
-        return fault_file(ledger, fault, "what follows does not fit, and it cannot be written");
+    if (ledger_recover(ledger, &ledger->store, &head, stray, &recovery, &line) != 0 ||
+        seal_restart(seal, ledger, line.next.next_seq, line.next.hash) != 0) {
+        (void)fault_file(ledger, fault,
+                         "was changed, or the shared head was, and that cannot be recorded");
+        return SEAL_STUCK;
     }
-    seal->broken++;
-    return seal_restart(seal, ledger, line.next.next_seq, line.next.hash);
+    return SEAL_PROVEN;
 }
 
-/* Proves that the file is one chain from where the walk stands to the head; else mends that. */
-static int chain_prove(struct seal *seal, struct ledger *ledger, struct fault *fault)
+enum seal_proof seal_prove(struct seal *seal, struct ledger *ledger, struct fault *fault)
 {
+    const int error = ledger_ready(ledger) != 0 ? errno : 0;
     const struct head head = head_get(&ledger->head);
-    enum chain_state state;
+    enum chain_state state = CHAIN_UNREADABLE;
     uint64_t size = 0;
+    bool fits;
 
-    if (size_get(ledger, &size) != 0) {
-        return fault_file(ledger, fault, "cannot be read back");
+    if (size_get(ledger, &size) == 0) {
+        state = chain_walk(ledger->store.read_fd, size, UINT64_MAX, ledger->scratch, &seal->walk);
     }
-    state = chain_walk(ledger->store.read_fd, size, UINT64_MAX, ledger->scratch, &seal->walk);
     if (state == CHAIN_UNREADABLE) {
-        return fault_file(ledger, fault, "cannot be read back");
+        (void)fault_file(ledger, fault, "cannot be read back");
+        return SEAL_UNREADABLE;
     }
-    if (state == CHAIN_OK && seal->walk.offset == size && seal->walk.next_seq == head.next_seq &&
-        memcmp(seal->walk.hash, head.hash, CHAIN_HASH_BYTES) == 0) {
-        return 0;
+    if (seal->walk.own_seen) {
+        own_take(seal);
     }
-    return chain_give_up(seal, ledger, fault);
+    fits = state == CHAIN_OK && seal->walk.next_seq == head.next_seq &&
+           memcmp(seal->walk.hash, head.hash, CHAIN_HASH_BYTES) == 0;
+    if (fits && error != 0) {
+        /* A torn line that cannot be closed now, as on a full disk. */
+        errno = error;
+        (void)fault_file(ledger, fault, "cannot be sealed");
+        return SEAL_STUCK;
+    }
+    return fits && seal->walk.offset == size ? SEAL_PROVEN : chain_give_up(seal, ledger, fault);
 }
 
 static void body_sign(const struct seal *seal, const struct head *after, struct ledger_line *line)
@@ -193,14 +211,11 @@ int seal_write(struct seal *seal, struct ledger *ledger, uint64_t flags, struct 
     struct ledger_line line;
     struct head after;
 
-    if (ledger_ready(ledger) != 0) {
-        return fault_file(ledger, fault, "cannot be sealed");
-    }
-    if (chain_prove(seal, ledger, fault) != 0) {
+    if (seal_prove(seal, ledger, fault) != SEAL_PROVEN) {
         return -1;
     }
-    after = head_proven(seal, ledger);
-    if (seal->walk.own_seen || seal->announced || !seal->keys.has_next) {
+    after = seal_end(seal, ledger);
+    if (seal->announced || !seal->keys.has_next) {
         return fault_set(fault, seal->keys.path, "has not followed the seal before yet");
     }
     if (after.next_seq == seal->from) {

@@ -19,7 +19,8 @@ struct seal {
     uint64_t from;    /* the first record that no seal covers */
     uint64_t own_seq; /* of the seal that `walk` may meet */
     uint64_t made_us; /* when the last seal was finished, since 1970; 0: none by this process */
-    uint64_t broken;  /* how often the chain had to be given up, and that was recorded */
+    uint64_t broken;  /* how often the chain had to be given up */
+    bool misfit;      /* the last time could not be recorded yet */
     bool announced;   /* the last seal is written, but its key's change is not finished: */
     uint64_t announced_seq;
     uint64_t announced_from;
@@ -29,8 +30,23 @@ struct seal {
 /* Recomputes a part of what was appended, `most` bytes or a little more. Needs no lock. */
 void seal_look(struct seal *seal, struct ledger *ledger, uint64_t most);
 
-/* Whether there is anything to seal, as far as the head says. */
+/* Whether there is anything to seal, or a seal to be finished. */
 bool seal_is_due(const struct seal *seal, const struct ledger *ledger);
+
+enum seal_proof {
+    SEAL_UNREADABLE = -1,
+    SEAL_PROVEN,
+    SEAL_STUCK /* as far as the walk, but nothing can be written there */
+};
+
+/*
+ * Under the lock: walks to the end of the file and compares it with the head. What does not fit is
+ * given up, and that recorded (`chain_broken`), with a fault. Not for a file that was ended.
+ */
+enum seal_proof seal_prove(struct seal *seal, struct ledger *ledger, struct fault *fault);
+
+/* The head as the walk has found it to be: what comes next follows that. */
+struct head seal_end(const struct seal *seal, const struct ledger *ledger);
 
 /*
  * Makes a seal: before the lock, under it, and after it. `text` says what was sealed ("" if

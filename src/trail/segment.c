@@ -31,10 +31,10 @@ int segment_open(struct segment *segment, const struct ledger *ledger, struct fa
     return 0;
 }
 
-bool segment_is_full(const struct segment *segment, const struct ledger *ledger, uint64_t bytes,
-                     uint64_t age_ms)
+bool segment_is_full(const struct segment *segment, const struct ledger *ledger,
+                     const struct seal *seal, uint64_t bytes, uint64_t age_ms)
 {
-    const uint64_t count = head_get(&ledger->head).next_seq - segment->first_seq;
+    const uint64_t count = seal->walk.next_seq - segment->first_seq;
     const uint64_t now_s = ledger_now_us() / 1000000;
     struct stat st;
 
@@ -57,18 +57,23 @@ static int file_rename(const struct segment *segment, const struct ledger *ledge
         st.st_ino != ledger->store.ino) {
         return 0;
     }
-    if (snprintf(to, PATH_MAX, "%s.%llu", ledger->path, (unsigned long long)segment->first_seq) >=
-        PATH_MAX) {
-        errno = ENAMETOOLONG;
-    } else if (renameat2(AT_FDCWD, ledger->path, AT_FDCWD, to, RENAME_NOREPLACE) == 0) {
-        return 0;
+    /* An older chain may have left a file of that name; one with this chain's id is nobody else's.
+     */
+    for (unsigned i = 0; i < 2; i++) {
+        if (snprintf(to, PATH_MAX, "%s.%llu%s%s", ledger->path,
+                     (unsigned long long)segment->first_seq, i == 0 ? "" : ".",
+                     i == 0 ? "" : ledger->chain) >= PATH_MAX) {
+            errno = ENAMETOOLONG;
+            break;
+        }
+        if (renameat2(AT_FDCWD, ledger->path, AT_FDCWD, to, RENAME_NOREPLACE) == 0) {
+            return 0;
+        }
+        if (errno != EEXIST) {
+            break;
+        }
     }
     return fault_set(fault, ledger->path, "cannot be renamed to %s: %s", to, strerror(errno));
-}
-
-static bool is_closed(const struct ledger *ledger)
-{
-    return (head_get(&ledger->head).flags & HEAD_CLOSED) != 0;
 }
 
 /* Says why there is no next file, and what that means for records. EEXIST: there is another one;
@@ -77,8 +82,8 @@ static int fault_next(struct ledger *ledger, int error, struct fault *fault)
 {
     const char *before = store_is_deleted(&ledger->store)
                              ? "was deleted, so no record can be written"
-                         : is_closed(ledger) ? "was closed, so no record can be written"
-                                             : "stays in use";
+                         : ledger->closed ? "was closed, so no record can be written"
+                                          : "stays in use";
 
     atomic_store(&ledger->shared->next_error, error);
     if (error == EEXIST) {
@@ -100,19 +105,22 @@ static int same_look(struct ledger *ledger, const struct store *same, struct fau
     struct chain_anchor anchor;
     struct head head;
 
-    if (!is_closed(ledger)) {
+    if (!ledger->closed && (head_get(&ledger->head).flags & HEAD_CLOSED) == 0) {
         return 0;
     }
     if (ledger_lock(ledger) != 0) {
         return fault_set(fault, ledger->path, "cannot be locked: %s", strerror(errno));
     }
-    head = head_get(&ledger->head);
     if (chain_anchor_find(same->read_fd, same->size, ledger->scratch, &anchor) != CHAIN_OK ||
         anchor.closed) {
         ledger_unlock(ledger);
         return fault_set(fault, ledger->path, "is a segment that was closed; move it away");
     }
+    ledger->closed = false;
+    head = head_get(&ledger->head);
     head.flags &= ~(uint64_t)HEAD_CLOSED;
+    head.dev = same->dev;
+    head.ino = same->ino;
     head_set(&ledger->head, &head);
     ledger_unlock(ledger);
     return 0;
@@ -143,27 +151,43 @@ static int next_open(struct ledger *ledger, struct store *next, enum segment_tur
     return fault_next(ledger, EEXIST, fault);
 }
 
-/* Seals what is not, and ends the file; best effort: a full disk is often the very reason for a new
- * one. */
-static void old_close(struct ledger *ledger, struct seal *seal, struct audit_news *news)
+/* What was wrong first is what is told. */
+static void fault_keep(struct fault *fault, const struct fault *more)
+{
+    if (fault->what[0] == '\0') {
+        *fault = *more;
+    }
+}
+
+/*
+ * Seals what is not, and ends the file; best effort: a full disk is often the very reason for a new
+ * one. The next one goes on from where the walk has come to, not from what the shared head says. -1
+ * when that cannot be found out: then the file stays in use.
+ */
+static int old_close(struct ledger *ledger, struct seal *seal, struct fault *fault)
 {
     struct audit_format_event event = {.event = span_of("segment.close"),
                                        .mono_ms = ledger_mono_ms()};
     struct ledger_entry entry = {.event = &event};
+    struct fault more = {"", ""};
     struct ledger_line line;
-    struct head head = head_get(&ledger->head);
 
-    if (is_closed(ledger)) {
-        return;
+    const enum seal_proof proof = seal_prove(seal, ledger, fault);
+    bool sealed = proof == SEAL_PROVEN && seal_write(seal, ledger, 0, &more) == 0;
+
+    if (proof == SEAL_UNREADABLE) {
+        return -1;
     }
-    if (seal_write(seal, ledger, 0, &news->fault) == 0) {
-        head = head_get(&ledger->head);
+    ledger->end = seal_end(seal, ledger);
+    if (sealed) {
         event.time_us = ledger_now_us();
-        ledger_format(ledger, &head, &entry, &line);
+        ledger_format(ledger, &ledger->end, &entry, &line);
         line.next.flags = HEAD_CLOSED;
-        if (ledger_put(ledger, &ledger->store, &head, &line) != 0) {
-            (void)fault_set(&news->fault, ledger->path, "the file before cannot be closed: %s",
+        if (ledger_put(ledger, &ledger->store, &ledger->end, &line) != 0) {
+            (void)fault_set(&more, ledger->path, "the file before cannot be closed: %s",
                             strerror(errno));
+        } else {
+            ledger->end = line.next;
         }
     }
     if (ledger_sync(ledger, &ledger->store) != 0) {
@@ -172,32 +196,34 @@ static void old_close(struct ledger *ledger, struct seal *seal, struct audit_new
              * that for its own. */
             ledger_count_failure(ledger, ETIMEDOUT);
         }
-        (void)fault_set(&news->fault, ledger->path, "the file before cannot be synced: %s",
+        (void)fault_set(&more, ledger->path, "the file before cannot be synced: %s",
                         sync_error_text(errno));
     }
+    fault_keep(fault, &more);
+    return 0;
 }
 
-/* Begins the next file, which holds nothing, or an opening that was torn. */
+/* Begins the next file, which holds nothing, or an opening that was torn, after `head`, which is
+ * moved. */
 static int next_begin(struct ledger *ledger, struct seal *seal, const struct store *next,
-                      struct fault *fault)
+                      struct head *head, struct fault *fault)
 {
     struct audit_format_event event = {
         .event = span_of("segment.open"), .mono_ms = ledger_mono_ms(), .epoch = {.given = true}};
-    const struct head head = head_get(&ledger->head);
     struct chain_tail tail = {.found = false};
     char public_key[2 * SECRET_SIGN_PUBLIC_BYTES + 1];
     char digits[2 * CHAIN_HASH_BYTES + 1];
 
-    if (chain_tail_read(next->read_fd, head.next_seq, ledger->scratch, &tail) != CHAIN_OK ||
+    if (chain_tail_read(next->read_fd, head->next_seq, ledger->scratch, &tail) != CHAIN_OK ||
         tail.found) {
         return fault_next(ledger, EEXIST, fault);
     }
-    secret_hex(digits, head.hash, sizeof(head.hash));
+    secret_hex(digits, head->hash, sizeof(head->hash));
     seal_key(seal, &event.epoch.value, public_key);
-    event.prev_seq = (struct audit_format_u64){true, head.next_seq - 1};
+    event.prev_seq = (struct audit_format_u64){true, head->next_seq - 1};
     event.prev_h = span_of(digits);
     event.pk = span_of(public_key);
-    if (ledger_mend(ledger, next, &tail, &event) != 0) {
+    if (ledger_mend(ledger, next, head, &tail, &event) != 0) {
         atomic_store(&ledger->shared->next_error, errno);
         return fault_set(fault, ledger->path, "cannot be written: %s; no record is until it can",
                          strerror(errno));
@@ -205,59 +231,71 @@ static int next_begin(struct ledger *ledger, struct seal *seal, const struct sto
     return 0;
 }
 
+/* Nobody writes to the file any more; whoever starts after a crash knows which one to look at for
+ * an opening. */
+static void end_tell(struct ledger *ledger, const struct store *next)
+{
+    struct head head = ledger->end;
+
+    ledger->closed = true;
+    head.flags |= HEAD_CLOSED;
+    head.dev = next->dev;
+    head.ino = next->ino;
+    head_set(&ledger->head, &head);
+}
+
 /* No record goes to a file that was deleted: whoever was let in by one would have none. What else
  * is wrong with it is no news. */
 static void deleted_end(struct ledger *ledger, struct seal *seal, struct audit_news *news)
 {
-    struct audit_news rest = {.seal = ""};
-    struct head head;
+    struct fault rest = {"", ""};
 
-    if (is_closed(ledger)) {
+    if (ledger->closed) {
         return;
     }
-    (void)seal_prepare(seal, ledger, news->seal, &rest.fault);
+    (void)seal_prepare(seal, ledger, news->seal, &rest);
     if (ledger_lock(ledger) != 0) {
         return; /* at the next try */
     }
-    old_close(ledger, seal, &rest);
-    head = head_get(&ledger->head);
-    head.flags |= HEAD_CLOSED;
-    head_set(&ledger->head, &head);
+    if (old_close(ledger, seal, &rest) != 0) {
+        ledger->end = seal_end(seal, ledger);
+    }
+    end_tell(ledger, &ledger->store);
     ledger_unlock(ledger);
-    (void)seal_finish(seal, ledger, news->seal, &rest.fault);
+    (void)seal_finish(seal, ledger, news->seal, &rest);
 }
 
 /* What is done under the lock. */
 static int turn_locked(struct segment *segment, struct ledger *ledger, struct seal *seal,
                        struct store *next, struct audit_news *news)
 {
-    struct head head;
+    struct fault more = {"", ""};
+    struct head now;
 
-    if (next->dev != ledger->store.dev || next->ino != ledger->store.ino) {
-        old_close(ledger, seal, news);
+    if (next->dev == ledger->store.dev && next->ino == ledger->store.ino) {
+        /* Emptied in place: what is proven is no longer in it. */
+        ledger->end = head_get(&ledger->head);
+    } else if (!ledger->closed && old_close(ledger, seal, &news->fault) != 0) {
+        return -1;
     }
-    /* Whatever came of it, nobody writes to the old file any more; and whoever starts after a crash
-     * knows which file to look at for an opening. */
-    head = head_get(&ledger->head);
-    head.flags |= HEAD_CLOSED;
-    head.dev = next->dev;
-    head.ino = next->ino;
-    head_set(&ledger->head, &head);
-    if (next_begin(ledger, seal, next, &news->fault) != 0) {
+    end_tell(ledger, next);
+    now = ledger->end;
+    if (next_begin(ledger, seal, next, &now, &more) != 0) {
+        fault_keep(&news->fault, &more);
         return -1;
     }
     if (store_replace(&ledger->store, next) != 0) {
         return fault_set(&news->fault, ledger->path, "cannot be opened: %s", strerror(errno));
     }
+    ledger->closed = false;
     atomic_store(&ledger->shared->next_error, 0);
     atomic_store(&ledger->shared->last_error, 0); /* the opening is written */
-    head = head_get(&ledger->head);
-    segment->first_seq = head.next_seq - 1;
+    segment->first_seq = now.next_seq - 1;
     segment->begun_s = ledger_now_us() / 1000000;
     segment->own = 1;
     (void)snprintf(news->segment, sizeof(news->segment), "chain %s goes on with seq %llu",
                    ledger->chain, (unsigned long long)segment->first_seq);
-    if (seal_restart(seal, ledger, head.next_seq, head.hash) != 0) {
+    if (seal_restart(seal, ledger, now.next_seq, now.hash) != 0) {
         return fault_set(&news->fault, ledger->path, "cannot be read back: %s", strerror(errno));
     }
     return 0;
@@ -287,16 +325,23 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     }
     /* What can be done before the lock is. */
     (void)seal_prepare(seal, ledger, news->seal, &early);
-    (void)ledger_sync(ledger, &ledger->store);
+    if (ledger_sync(ledger, &ledger->store) != 0 && errno != ETIMEDOUT && early.what[0] == '\0') {
+        /* Told and counted here; asked again, the kernel may say that all is well. */
+        (void)fault_set(&early, ledger->path, "the file before cannot be synced: %s",
+                        sync_error_text(errno));
+    }
     if (ledger_lock(ledger) != 0) {
         (void)fault_set(&news->fault, ledger->path, "cannot be locked: %s", strerror(errno));
         goto out;
     }
-    renamed[0] = '\0'; /* from here on there is no way back */
     r = turn_locked(segment, ledger, seal, &next, news);
     ledger_unlock(ledger);
-    news->fault = early.what[0] != '\0' && r == 0 ? early : news->fault;
+    if (r == 0 || ledger->closed) {
+        renamed[0] = '\0'; /* there is no way back */
+    }
     if (r == 0) {
+        fault_keep(&early, &news->fault);
+        news->fault = early;
         if (store_sync_name(&ledger->options) != 0 || ledger_sync(ledger, &ledger->store) != 0) {
             r = fault_set(&news->fault, ledger->path, "cannot be synced: %s",
                           sync_error_text(errno));
@@ -306,7 +351,7 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     }
 
 out:
-    if (r != 0 && is_closed(ledger)) {
+    if (r != 0 && ledger->closed) {
         /* Nobody has to come and be refused before status says so. */
         atomic_store(&ledger->shared->last_error, atomic_load(&ledger->shared->next_error));
     }

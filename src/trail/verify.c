@@ -45,7 +45,7 @@ static void mark(struct walk *walk, enum verify_kind kind, uint64_t count, uint6
     m->count += count;
 }
 
-/* The first bad record; reading ends there. Always false. */
+/* The first bad record; what follows is searched only. Always false. */
 static bool fault(struct walk *walk, uint64_t line, const struct verify_line *record,
                   const char *format, ...) __attribute__((format(printf, 4, 5)));
 
@@ -214,7 +214,8 @@ static bool place(struct walk *walk, const struct verify_line *line,
     }
     if (seq <= out->last_seq) {
         return fault(walk, walk->lines, line,
-                     "it stands after record %" PRIu64 ": out of order, or a second time",
+                     "it stands after record %" PRIu64
+                     ": out of order, or a second time, or that one is false",
                      out->last_seq);
     }
     if (seq > out->last_seq + 1) {
@@ -369,9 +370,12 @@ static bool meaning(struct walk *walk, const struct verify_line *line)
     }
     if (verify_line_is(line, "recovery") && !verify_line_says(line, LINE_RESULT, "torn") &&
         !verify_line_says(line, LINE_RESULT, "records_missing")) {
+        const bool broken = verify_line_says(line, LINE_RESULT, "chain_broken");
+
+        walk->out->noticed_line = broken ? walk->lines : 0;
         return fault(
             walk, walk->lines, line,
-            verify_line_says(line, LINE_RESULT, "chain_broken")
+            broken
                 ? "here the daemon itself found that the file was changed: nothing since the last "
                   "seal before it is proven, and the rest of this file was not read"
                 : "a recovery of a kind that is not known");
@@ -391,8 +395,8 @@ static bool record(struct walk *walk, const struct verify_line *line)
     }
     if (!chain_line_follows(line->text, &line->parsed, before)) {
         return fault(walk, walk->lines, line,
-                     "its hash does not fit: this record, or the hash of the one before, was "
-                     "changed");
+                     "its hash does not fit: this record was changed, or one before it that no "
+                     "good seal covers");
     }
     if (!meaning(walk, line)) {
         return false;
@@ -409,23 +413,46 @@ static bool record(struct walk *walk, const struct verify_line *line)
     return true;
 }
 
-/* The line that ends before `next` in the window. */
+/* Behind the first bad record nothing is proven, but the daemon may have written that it noticed.
+ */
+static void search(struct walk *walk, const struct verify_line *line)
+{
+    unsigned char before[VERIFY_HASH_BYTES];
+
+    if (verify_line_is(line, "recovery") && verify_line_says(line, LINE_RESULT, "chain_broken") &&
+        verify_line_hex(line, LINE_PREV_H, before, sizeof(before)) &&
+        chain_line_follows(line->text, &line->parsed, before)) {
+        walk->out->noticed_line = walk->lines;
+        walk->out->noticed_seq = line->parsed.seq;
+    }
+}
+
+/* The line that ends before `next` in the window; false when no more are wanted. */
 static bool take_line(struct walk *walk, size_t next)
 {
+    struct verify_segment *out = walk->out;
+    const bool searching = out->why[0] != '\0';
     struct verify_line line;
 
     if (verify_line_read((const char *)walk->window + walk->line, next - walk->line, &line) == 0) {
-        if (!record(walk, &line)) {
-            return false;
+        if (searching) {
+            search(walk, &line);
+        } else {
+            (void)record(walk, &line);
         }
+        walk->stray = next;
+    } else if (searching) {
         walk->stray = next;
     } else if (walk->stray == walk->line) {
         walk->stray_line = walk->lines;
     }
     walk->line = next;
     walk->lines++;
-    return next - walk->stray <= CHAIN_STRAY_MAX + 1 ||
-           fault(walk, walk->stray_line, NULL, "it is no record, nor is what follows it");
+    if (next - walk->stray > CHAIN_STRAY_MAX + 1) {
+        (void)fault(walk, walk->stray_line, NULL, "it is no record, nor is what follows it");
+        walk->stray = next;
+    }
+    return out->noticed_line == 0;
 }
 
 /* What lies after the last record. */
@@ -453,7 +480,9 @@ int verify_segment(const struct verify_source *source, const struct verify_optio
 
         /* Also with its end in sight, so that it is the same in whatever pieces the file comes. */
         if (end - walk.line > CHAIN_STRAY_MAX) {
-            (void)fault(&walk, walk.lines, NULL, "it is no record: it does not end");
+            if (out->why[0] == '\0') {
+                (void)fault(&walk, walk.lines, NULL, "it is no record: it does not end");
+            }
             return 0;
         }
         if (lf != NULL) {
@@ -473,7 +502,9 @@ int verify_segment(const struct verify_source *source, const struct verify_optio
             return -1;
         }
         if (n == 0) {
-            finish(&walk);
+            if (out->why[0] == '\0') {
+                finish(&walk);
+            }
             return 0;
         }
         walk.end += (size_t)n;

@@ -87,8 +87,53 @@ static const char *times(uint64_t count, char out[32])
     return out;
 }
 
+/* The last record of a file that a seal or the head proves; false: there is none. */
+static bool proven(const struct verify_segment *s, const struct verify_options *options,
+                   uint64_t *seq)
+{
+    const bool head = s->head_met && (s->seals == 0 || options->head_seq > s->sealed_seq);
+
+    *seq = head ? options->head_seq : s->sealed_seq;
+    return head || s->seals > 0;
+}
+
+/* A file with a bad record: what is left of it. */
+static void tell_bad(const struct verify_file *file, const struct verify_options *options,
+                     const struct verify_listener *to)
+{
+    const struct verify_segment *s = &file->segment;
+    const struct verify_finding rest = {.level = VERIFY_UNDECIDED, .path = file->path};
+    uint64_t seq;
+
+    tell(to,
+         (struct verify_finding){.level = VERIFY_TAMPERED,
+                                 .path = file->path,
+                                 .line = s->why_line,
+                                 .has_seq = s->why_has_seq,
+                                 .seq = s->why_seq},
+         "%s", s->why);
+    if (proven(s, options, &seq)) {
+        tell(to, rest,
+             "nothing in it after record %" PRIu64
+             ", the last one that a good seal or the head proves, is proven",
+             seq);
+    } else {
+        tell(to, rest, "nothing in it is proven: no good seal comes before the fault");
+    }
+    if (s->noticed_line > s->why_line) {
+        tell(to,
+             (struct verify_finding){.level = VERIFY_NOTE,
+                                     .path = file->path,
+                                     .line = s->noticed_line,
+                                     .has_seq = true,
+                                     .seq = s->noticed_seq},
+             "here the daemon itself says that it found the file changed (chain_broken)");
+    }
+}
+
 /* What a file says by itself. */
-static void tell_file(const struct verify_file *file, const struct verify_listener *to)
+static void tell_file(const struct verify_file *file, const struct verify_options *options,
+                      const struct verify_listener *to)
 {
     const struct verify_segment *s = &file->segment;
     const struct verify_mark *m = s->marks;
@@ -99,13 +144,7 @@ static void tell_file(const struct verify_file *file, const struct verify_listen
              "it cannot be read to its end: %s", file->unread);
     }
     if (s->why[0] != '\0') {
-        tell(to,
-             (struct verify_finding){.level = VERIFY_TAMPERED,
-                                     .path = file->path,
-                                     .line = s->why_line,
-                                     .has_seq = s->why_has_seq,
-                                     .seq = s->why_seq},
-             "%s", s->why);
+        tell_bad(file, options, to);
     }
     if (s->records == 0 && s->why[0] == '\0' && file->unread[0] == '\0' &&
         m[VERIFY_CUT].count == 0) {
@@ -198,9 +237,7 @@ static bool follows(struct joint *joint, const struct verify_file *file)
                  joint->chain.last_seq + 1, s->first_seq - 1, joint->last->path);
         } else {
             tell(joint->listener, at_start(file, VERIFY_UNDECIDED),
-                 "between record %" PRIu64 ", the last of %s that was found good, and this one "
-                 "nothing is proven",
-                 joint->chain.last_seq, joint->last->path);
+                 "what comes before this record was not found in %s", joint->last->path);
         }
         return false;
     }
@@ -279,6 +316,7 @@ static void join(struct joint *joint, const struct verify_file *file)
     }
     if (!follows(joint, file)) {
         joint->chain.whole = false;
+        joint->chain.broken = true;
         joint->from_known = false;
     }
     if (s->last_seq > joint->chain.last_seq) {
@@ -334,7 +372,8 @@ static size_t tell_chain(const struct verify_file *files, size_t count,
         } else {
             join(&joint, &files[i]);
         }
-        tell_file(&files[i], listener);
+        tell_file(&files[i], options, listener);
+        chain->broken = chain->broken || files[i].segment.why[0] != '\0';
         head_met = head_met || files[i].segment.head_met;
     }
     chain->unsealed = chain->last_seq - (chain->sealed ? chain->sealed_seq : chain->first_seq) +
@@ -435,7 +474,7 @@ void verify_set(struct verify_file *files, size_t count, const struct verify_opt
         i += tell_chain(files + i, count - i, options, listener);
     }
     for (; i < count; i++) {
-        tell_file(&files[i], listener);
+        tell_file(&files[i], options, listener);
     }
     if (options->has_head) {
         tell_head(files, count, options, listener);

@@ -1,4 +1,5 @@
 /* Seals, keys and segments: what the supervisor adds to the trail, and what it finds out. */
+#include "base/sync.h"
 #include "trail/audit.h"
 #include "trail/audit_format.h"
 #include "trail/chain.h"
@@ -23,10 +24,23 @@ static const struct audit_pace pace = {.seal_ms = 60000};
 static uint64_t now = 1000;
 
 static bool disk_broken;
+static unsigned disk_late_us; /* so long it takes to say so */
+
+/* What somebody else does while the disk is waited for, once. */
+static void (*meanwhile)(void);
 
 /* The library's, in this program. */
 int fdatasync(int fd)
 {
+    void (*call)(void) = meanwhile;
+
+    meanwhile = NULL;
+    if (call != NULL) {
+        call();
+    }
+    if (disk_late_us > 0) {
+        usleep(disk_late_us);
+    }
     errno = EIO;
     return disk_broken ? -1 : fsync(fd);
 }
@@ -671,8 +685,8 @@ TRAIL_TEST(finds_a_head_that_was_changed)
     expect_line(file, "\"event\":\"seal\"", "\"epoch\":4,"); /* and no other */
 }
 
-/* As a worker could: the file goes on all the same, at once, or after a stop. */
-static void head_close_falsely(void)
+/* As a worker could: the head says this. */
+static void head_forge(uint64_t next_seq, const unsigned char hash[32], uint64_t flags)
 {
     struct head_file shared = {.fd = open("audit.head", O_RDWR)};
     struct head head;
@@ -680,9 +694,43 @@ static void head_close_falsely(void)
     shared.page = mmap(NULL, 512, PROT_READ | PROT_WRITE, MAP_SHARED, shared.fd, 0);
     cr_assert(shared.page != MAP_FAILED);
     head = head_get(&shared);
-    head.flags = HEAD_CLOSED;
+    head.next_seq = next_seq;
+    head.flags = flags;
+    memcpy(head.hash, hash, sizeof(head.hash));
     head_set(&shared, &head);
     cr_assert(munmap(shared.page, 512) == 0 && close(shared.fd) == 0);
+}
+
+static struct head head_now(void)
+{
+    struct head_file shared = {.fd = open("audit.head", O_RDWR)};
+    struct head head;
+
+    shared.page = mmap(NULL, 512, PROT_READ | PROT_WRITE, MAP_SHARED, shared.fd, 0);
+    cr_assert(shared.page != MAP_FAILED);
+    head = head_get(&shared);
+    cr_assert(munmap(shared.page, 512) == 0 && close(shared.fd) == 0);
+    return head;
+}
+
+/* The file goes on all the same, at once, or after a stop. */
+static void head_close_falsely(void)
+{
+    const struct head head = head_now();
+
+    head_forge(head.next_seq, head.hash, HEAD_CLOSED);
+}
+
+static enum reason append_in_worker(struct audit *audit)
+{
+    const pid_t child = fork();
+    int status = 0;
+
+    if (child == 0) {
+        _exit((int)append_sample(audit));
+    }
+    cr_assert(waitpid(child, &status, 0) == child && WIFEXITED(status));
+    return (enum reason)WEXITSTATUS(status);
 }
 
 TRAIL_TEST(opens_a_file_that_was_closed_in_the_head_alone)
@@ -691,7 +739,7 @@ TRAIL_TEST(opens_a_file_that_was_closed_in_the_head_alone)
     struct audit_news news;
 
     head_close_falsely();
-    cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    cr_assert_eq(append_in_worker(audit), REASON_AUDIT_UNAVAILABLE);
     (void)tick(audit, &news);
     cr_expect_str_eq(news.fault.what, "");
     cr_assert_eq(append_sample(audit), REASON_OK);
@@ -1061,16 +1109,22 @@ TRAIL_TEST(does_not_rename_over_another_file)
     struct audit *audit = trail_begin();
     struct audit_news news;
     struct walk walk = {.next_seq = 0};
+    char name[64];
+    char why[128];
 
+    /* An older chain's, and one that nobody should have. */
+    (void)snprintf(name, sizeof(name), "audit.jsonl.0.%s", audit_chain(audit));
     file_put("audit.jsonl.0", "mine", 4);
+    file_put(name, "mine", 4);
     cr_assert(audit_tick(audit, &small, now, &news));
-    cr_expect(strstr(news.fault.what, "cannot be renamed to audit.jsonl.0: File exists") != NULL);
+    (void)snprintf(why, sizeof(why), "cannot be renamed to %s: File exists", name);
+    cr_expect(strstr(news.fault.what, why) != NULL, "%s", news.fault.what);
     cr_assert_eq(append_sample(audit), REASON_OK);
     /* It says so once, and tries again. */
     cr_assert(!audit_tick(audit, &small, now + 5000, &news));
-    cr_assert(unlink("audit.jsonl.0") == 0);
+    cr_assert(unlink(name) == 0);
     cr_assert(audit_tick(audit, &small, now + 10000, &news) && news.segment[0] != '\0');
-    walk_on(&walk, "audit.jsonl.0");
+    walk_on(&walk, name);
     walk_next(&walk, file);
     audit_close(audit);
 }
@@ -1100,4 +1154,287 @@ TRAIL_TEST(does_not_go_on_in_a_segment_that_was_closed)
     audit_close(audit);
     cr_assert(rename("audit.1", file) == 0);
     trail_refused(file, "is a segment that was closed");
+}
+
+/* ---- what a worker that was taken over, or a bad disk, must not come through with */
+
+static struct head lie;
+
+static void lie_now(void)
+{
+    head_forge(lie.next_seq, lie.hash, HEAD_CLOSED);
+}
+
+/* While the supervisor turns to the next file, the head is another one and says that the file has
+ * ended: the old one is sealed and closed all the same, and the new one follows it. */
+static void turn_with_lie(bool other_head, uint64_t next_seq)
+{
+    const struct audit_pace small = {.seal_ms = 60000, .rotate_bytes = 300};
+    struct walk walk = {.next_seq = 0};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    lie = head_now();
+    if (other_head) {
+        lie.next_seq = next_seq;
+        memset(lie.hash, 0x42, sizeof(lie.hash));
+    }
+    now += 100;
+    (void)audit_tick(audit, &pace, now, &news); /* so that the walk has passed it */
+    meanwhile = lie_now;
+    (void)audit_tick(audit, &small, now, &news);
+    cr_assert(meanwhile == NULL && news.segment[0] != '\0', "%s", news.fault.what);
+    cr_expect_eq(audit_seals(audit).broken, other_head ? 1 : 0);
+    cr_expect_eq(strstr(news.fault.what, "was changed") != NULL, other_head, "%s", news.fault.what);
+    expect_line("audit.jsonl.0", "\"event\":\"segment.close\"", "");
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    stop(audit);
+    if (!other_head) {
+        walk_on(&walk, "audit.jsonl.0");
+        walk_next(&walk, file);
+    } else {
+        expect_line("audit.jsonl.0", "\"event\":\"recovery\"", "\"result\":\"chain_broken\"");
+        cr_expect_eq(head_now().next_seq, 12, "the numbers go on");
+    }
+}
+
+TRAIL_TEST(closes_a_file_that_only_the_head_says_is_closed)
+{
+    turn_with_lie(false, 0);
+}
+
+TRAIL_TEST(does_not_turn_to_a_file_after_a_false_head)
+{
+    turn_with_lie(true, 1000000);
+}
+
+TRAIL_TEST(does_not_turn_to_a_file_after_a_head_of_zero)
+{
+    turn_with_lie(true, 0);
+}
+
+/* A record that the walk had passed is cut out, and a head of before put back. */
+TRAIL_TEST(finds_a_cut_when_it_turns_although_the_head_says_that_all_is_done)
+{
+    const struct audit_pace small = {.seal_ms = 60000, .rotate_bytes = 300};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct head before;
+    size_t size;
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    before = head_now();
+    size = file_size(file);
+    cr_assert_eq(audit_append_event(audit, "keytab", "changed", NULL, NULL), REASON_OK);
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_assert(truncate(file, (off_t)size) == 0);
+    head_forge(before.next_seq, before.hash, 0);
+    for (unsigned i = 0; i < 5; i++) {
+        cr_assert_eq(append_sample(audit), REASON_OK);
+    }
+    lie = head_now();
+    meanwhile = lie_now;
+    (void)audit_tick(audit, &small, now, &news);
+    cr_assert(meanwhile == NULL);
+    cr_expect(strstr(news.fault.what, "was changed") != NULL, "%s", news.fault.what);
+    cr_expect_eq(audit_seals(audit).broken, 1);
+    expect_line("audit.jsonl.0", "\"event\":\"recovery\"", "\"result\":\"chain_broken\"");
+    audit_close(audit);
+}
+
+TRAIL_TEST(seals_although_the_head_says_that_nothing_is_new)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct head before;
+
+    seal(audit);
+    before = head_now();
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    head_forge(before.next_seq, before.hash, 0);
+    cr_assert(tick(audit, &news));
+    cr_expect(strstr(news.fault.what, "was changed") != NULL, "%s", news.fault.what);
+    audit_close(audit);
+}
+
+/* It names no record that it follows: verify would end there. */
+TRAIL_TEST(finds_a_false_word_that_it_found_something)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk;
+    struct head head;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    walk = walk_whole(file);
+    head = head_now();
+    line_forge(audit_chain(audit), head.next_seq,
+               "\"event\":\"recovery\",\"result\":\"chain_broken\"", head.hash);
+    head_forge(head.next_seq + 1, head.hash, 0);
+    expect_broken(audit, &walk);
+    audit_close(audit);
+}
+
+/* The disk takes the seal and not the change of keys: that is made up for without a new record. */
+TRAIL_TEST(finishes_a_seal_that_could_not_be_finished)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    /* The next key is made, and the seal cut short. */
+    limit_set(file_size(file) + 10);
+    (void)tick(audit, &news);
+    limit_set(RLIM_INFINITY);
+    cr_assert_eq(mkdir("audit.key.new", 0700), 0);
+    (void)tick(audit, &news);
+    cr_assert(news.seal[0] == '\0' && strstr(news.fault.where, "audit.key") != NULL, "%s",
+              news.fault.where);
+    cr_expect(audit_seals(audit).late && audit_seals(audit).unsealed == 0);
+    for (unsigned i = 0; i < 3; i++) {
+        now += 600000;
+        (void)audit_tick(audit, &pace, now, &news);
+        cr_expect(audit_seals(audit).late, "%u: %s", i, news.seal);
+    }
+    cr_assert_eq(rmdir("audit.key.new"), 0);
+    now += 10000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.seal[0] != '\0', "%s", news.fault.what);
+    cr_expect_not(audit_seals(audit).late);
+    audit_close(audit);
+}
+
+TRAIL_TEST(seals_although_it_cannot_turn)
+{
+    const struct audit_pace small = {.seal_ms = 60000, .rotate_bytes = 300};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    char name[64];
+
+    (void)snprintf(name, sizeof(name), "audit.jsonl.0.%s", audit_chain(audit));
+    file_put("audit.jsonl.0", "mine", 4);
+    file_put(name, "mine", 4);
+    (void)audit_tick(audit, &small, now, &news);
+    for (unsigned i = 0; i < 3; i++) {
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        now += 60000;
+        cr_assert(audit_tick(audit, &small, now, &news));
+        cr_expect(news.seal[0] != '\0' && news.segment[0] == '\0');
+    }
+    audit_close(audit);
+}
+
+/* Found when there is no room to record it: it is told, once, and stays known. */
+TRAIL_TEST(tells_of_a_change_that_it_cannot_record)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    append_bytes("{}\n", 3);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_assert(rename(file, "audit.jsonl.1") == 0);
+    limit_set(0);
+    cr_assert_eq(audit_rotate(audit, &news), -1);
+    cr_expect(strstr(news.fault.what, "was changed") != NULL, "%s", news.fault.what);
+    for (unsigned i = 0; i < 3; i++) {
+        now += 10000;
+        (void)audit_tick(audit, &pace, now, &news);
+        cr_expect_eq(audit_seals(audit).broken, 1);
+    }
+    limit_set(RLIM_INFINITY);
+    now += 10000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.segment[0] != '\0');
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_expect_eq(audit_seals(audit).broken, 1);
+    stop(audit);
+}
+
+/* A turn that could not be finished is undone: workers go on in the old file, not in the new. */
+TRAIL_TEST(goes_on_in_a_file_that_was_moved_back)
+{
+    struct walk walk = {.next_seq = 0};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_assert(rename(file, "audit.jsonl.1") == 0);
+    limit_set(0);
+    cr_assert_eq(audit_rotate(audit, &news), -1);
+    cr_assert_eq(append_in_worker(audit), REASON_AUDIT_UNAVAILABLE);
+    cr_assert(rename(file, "audit.empty") == 0 && rename("audit.jsonl.1", file) == 0);
+    limit_set(RLIM_INFINITY);
+    now += 5000;
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_assert_eq(append_in_worker(audit), REASON_OK);
+    cr_expect_eq(file_size("audit.empty"), 0);
+    stop(audit);
+    walk_on(&walk, file);
+}
+
+/* A sync that was given up fails later, and the kernel tells nobody else. */
+TRAIL_TEST(remembers_an_error_that_came_late)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    cr_assert_eq(sync_begin(), 0);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    disk_broken = true;
+    disk_late_us = 1300000;
+    now += 1100;
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_expect(strstr(news.fault.what, "has not answered") != NULL, "%s", news.fault.what);
+    cr_expect(audit_seals(audit).unsynced);
+    usleep(500000);
+    disk_broken = false;
+    disk_late_us = 0;
+    cr_assert(rename(file, "audit.1") == 0);
+    (void)audit_rotate(audit, &news);
+    cr_expect(strstr(news.fault.what, "cannot be synced") != NULL, "%s", news.fault.what);
+    now += 10000;
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    now += 10000;
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_expect_not(audit_seals(audit).unsynced);
+    audit_close(audit);
+}
+
+/* With sync: commit, what the supervisor does not sync says nothing of the disk. */
+TRAIL_TEST(keeps_the_error_of_a_sync_until_one_succeeds)
+{
+    const struct audit_options options = {
+        .file = file, .state_dir = ".", .mode = 0640, .commit = true};
+    struct audit *audit = trail_open_with(&options);
+
+    disk_broken = true;
+    cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    cr_expect_eq(audit_last_error(audit), EIO);
+    cr_assert_eq(audit_append_event(audit, "keytab", "changed", NULL, NULL), REASON_OK);
+    cr_expect_eq(audit_last_error(audit), EIO);
+    disk_broken = false;
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_expect_eq(audit_last_error(audit), 0);
+    audit_close(audit);
+}
+
+TRAIL_TEST(seals_sooner_when_that_is_asked_for)
+{
+    const struct audit_pace slow = {.seal_ms = 900000};
+    const struct audit_pace quick = {.seal_ms = 1000};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    (void)audit_tick(audit, &slow, now, &news);
+    (void)audit_tick(audit, &quick, now, &news);
+    now += 1000;
+    cr_assert(audit_tick(audit, &quick, now, &news) && news.seal[0] != '\0');
+    audit_close(audit);
 }

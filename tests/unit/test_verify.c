@@ -861,6 +861,89 @@ Test(rule, is_told_when_it_is_broken)
     }
 }
 
+/* A record that fits stands in the place of the one after it; then the daemon says that it noticed,
+ * if `true_hash`. */
+static struct trail noticed_build(bool true_hash)
+{
+    static const char *const lines[LINES_MAX] = {
+        OPEN,
+        AUTH,
+        SEAL("0", "0", "2"),
+        AUTH,
+        AUTH,
+        "\"event\":\"recovery\",\"result\":\"chain_broken\",\"prev_seq\":4,\"prev_h\":\"" Z64 "\""};
+    struct trail t = lines_build(lines, LINES_MAX, 0);
+    char *forged = line_at(&t, 3);
+    const size_t len = line_len(&t, forged);
+    const char *last = line_at(&t, 5);
+    const size_t at = (size_t)(forged + len - t.text);
+    struct mend mend = {.family = 0};
+
+    if (true_hash) {
+        memcpy(mend_find(line_at(&t, 5), line_len(&t, last), "\"prev_h\":\""), last - 67, 64);
+        mend_text(&mend, t.text, t.len);
+    }
+    memmove(forged + len, forged, t.len - at + len);
+    t.len += len;
+    return t;
+}
+
+Test(rule, says_what_is_left_of_a_file_with_a_bad_record)
+{
+    struct verify_options head = {.has_head = true, .head_seq = 3};
+    struct trail t = noticed_build(true);
+    struct verify_file file = file_of(t.text, t.len, &none);
+    struct seen seen = set_of(&file, 1, &none);
+    const unsigned notes = seen.levels[VERIFY_NOTE];
+
+    cr_assert(secret_init() == 0);
+    cr_expect(strstr(seen.text[VERIFY_TAMPERED], "it stands after record 3") != NULL, "%s",
+              seen.text[VERIFY_TAMPERED]);
+    cr_expect_eq(file.segment.why_line, 5);
+    cr_expect_eq(file.segment.noticed_line, 7);
+    cr_expect_eq(file.segment.noticed_seq, 5);
+    cr_expect(seen.chain.broken && seen.chain.last_seq == 3);
+    cr_expect(strstr(seen.text[VERIFY_UNDECIDED], "nothing in it after record 2, ") != NULL, "%s",
+              seen.text[VERIFY_UNDECIDED]);
+
+    memcpy(head.head_hash, file.segment.hash, VERIFY_HASH_BYTES);
+    file = file_of(t.text, t.len, &head);
+    seen = set_of(&file, 1, &head);
+    cr_expect(strstr(seen.text[VERIFY_UNDECIDED], "nothing in it after record 3, ") != NULL, "%s",
+              seen.text[VERIFY_UNDECIDED]);
+    free(t.text);
+
+    t = noticed_build(false);
+    file = file_of(t.text, t.len, &none);
+    seen = set_of(&file, 1, &none);
+    cr_expect_eq(file.segment.noticed_line, 0, "anybody may have written that one");
+    cr_expect_eq(seen.levels[VERIFY_NOTE], notes - 1);
+    free(t.text);
+}
+
+Test(attack, forged_records_that_fit_are_not_called_good)
+{
+    struct trail t = altered();
+    char *from = line_at(&t, line_count(&t) - 3);
+    char *last = line_at(&t, line_count(&t) - 1);
+    struct mend mend = {.family = 0};
+    struct seen seen;
+    char words[64];
+
+    memcpy(t.text, good.t.text, good.t.len);
+    (void)sodium_hex2bin(mend.prev, 32, from - 67, 64, NULL, NULL, NULL);
+    memcpy(memmem(from, line_len(&t, from), "alice\"", 6), "mallo", 5);
+    mend_text(&mend, from, (size_t)(last - from)); /* the last one stays */
+    seen = trail_of(&t, &none);
+    cr_expect_eq(seen.seq[VERIFY_TAMPERED], good.t.seq - 1);
+    cr_expect(seen.chain.broken);
+    (void)snprintf(words, sizeof(words), "after record %llu, ",
+                   (unsigned long long)good.t.from - 1);
+    cr_expect(strstr(seen.text[VERIFY_UNDECIDED], words) != NULL, "%s not in %s", words,
+              seen.text[VERIFY_UNDECIDED]);
+    free(t.text);
+}
+
 /* Two files that are good by themselves and follow each other, but not with these seals. */
 Test(rule, joins_files_by_their_seals_too)
 {
