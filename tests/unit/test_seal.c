@@ -656,17 +656,28 @@ TRAIL_TEST(finds_a_file_that_was_cut)
     audit_close(audit);
 }
 
+/* The head, as every process has it. */
+static struct head_file head_map(void)
+{
+    struct head_file shared = {.fd = open("audit.head", O_RDWR)};
+
+    shared.page = mmap(NULL, 512, PROT_READ | PROT_WRITE, MAP_SHARED, shared.fd, 0);
+    cr_assert(shared.page != MAP_FAILED);
+    return shared;
+}
+
+static void head_unmap(struct head_file *shared)
+{
+    cr_assert(munmap(shared->page, 512) == 0 && close(shared->fd) == 0);
+}
+
 TRAIL_TEST(finds_a_head_that_was_changed)
 {
     struct audit *audit = trail_begin();
     struct walk walk = walk_whole(file);
-    struct head_file shared = {.fd = open("audit.head", O_RDWR)};
-    struct head head;
+    struct head_file shared = head_map(); /* as a worker has it */
+    struct head head = head_get(&shared);
 
-    /* As a worker could. */
-    shared.page = mmap(NULL, 512, PROT_READ | PROT_WRITE, MAP_SHARED, shared.fd, 0);
-    cr_assert(shared.page != MAP_FAILED);
-    head = head_get(&shared);
     head.hash[0] ^= 1;
     head_set(&shared, &head);
     expect_broken(audit, &walk);
@@ -676,7 +687,7 @@ TRAIL_TEST(finds_a_head_that_was_changed)
     head.dev = 1;
     head_set(&shared, &head);
     walk = (struct walk){.next_seq = 0};
-    cr_assert(munmap(shared.page, 512) == 0 && close(shared.fd) == 0);
+    head_unmap(&shared);
     struct audit_news news;
     cr_assert(tick(audit, &news) && strstr(news.fault.what, "was changed") != NULL);
     cr_assert_eq(append_sample(audit), REASON_OK);
@@ -688,28 +699,22 @@ TRAIL_TEST(finds_a_head_that_was_changed)
 /* As a worker could: the head says this. */
 static void head_forge(uint64_t next_seq, const unsigned char hash[32], uint64_t flags)
 {
-    struct head_file shared = {.fd = open("audit.head", O_RDWR)};
-    struct head head;
+    struct head_file shared = head_map();
+    struct head head = head_get(&shared);
 
-    shared.page = mmap(NULL, 512, PROT_READ | PROT_WRITE, MAP_SHARED, shared.fd, 0);
-    cr_assert(shared.page != MAP_FAILED);
-    head = head_get(&shared);
     head.next_seq = next_seq;
     head.flags = flags;
     memcpy(head.hash, hash, sizeof(head.hash));
     head_set(&shared, &head);
-    cr_assert(munmap(shared.page, 512) == 0 && close(shared.fd) == 0);
+    head_unmap(&shared);
 }
 
 static struct head head_now(void)
 {
-    struct head_file shared = {.fd = open("audit.head", O_RDWR)};
-    struct head head;
+    struct head_file shared = head_map();
+    const struct head head = head_get(&shared);
 
-    shared.page = mmap(NULL, 512, PROT_READ | PROT_WRITE, MAP_SHARED, shared.fd, 0);
-    cr_assert(shared.page != MAP_FAILED);
-    head = head_get(&shared);
-    cr_assert(munmap(shared.page, 512) == 0 && close(shared.fd) == 0);
+    head_unmap(&shared);
     return head;
 }
 
