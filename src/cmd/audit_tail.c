@@ -39,7 +39,9 @@ struct reader {
     char text[BLOCK_BYTES];
     size_t len;
     /* Of a stream, where nobody can go back from the end: the last lines that are wanted. */
+    bool keeps;
     struct line *kept;
+    uint64_t room;   /* in `kept`; grows up to as many as are wanted */
     uint64_t wanted; /* how many there were: the next one's place is this % lines */
 };
 
@@ -88,6 +90,20 @@ static void out_of_memory(void)
     exit(EX_OSERR);
 }
 
+static void keep_more(struct reader *reader, const struct options *o)
+{
+    const uint64_t twice = 2 * reader->room + LINES_DEFAULT;
+    const size_t room = (size_t)(twice < o->lines ? twice : o->lines);
+    struct line *kept = reallocarray(reader->kept, room, sizeof *kept);
+
+    if (kept == NULL) {
+        out_of_memory();
+    }
+    memset(kept + reader->room, 0, (room - reader->room) * sizeof *kept);
+    reader->kept = kept;
+    reader->room = room;
+}
+
 /* A line that is wanted. */
 static void take(struct reader *reader, const struct options *o, const char *text, size_t len)
 {
@@ -96,9 +112,12 @@ static void take(struct reader *reader, const struct options *o, const char *tex
     if (o->lines == 0) {
         return;
     }
-    if (reader->kept == NULL) {
+    if (!reader->keeps) {
         audit_show_print(text, len, o->colours);
         return;
+    }
+    if (reader->wanted == reader->room && reader->room < o->lines) {
+        keep_more(reader, o);
     }
     line = &reader->kept[reader->wanted++ % o->lines];
     free(line->text);
@@ -265,12 +284,7 @@ static int show_stream(struct reader *reader, const struct options *o)
     reader->fd = STDIN_FILENO;
     reader->len = 0;
     reader->wanted = 0;
-    if (o->lines != UINT64_MAX) {
-        reader->kept = calloc(o->lines, sizeof *reader->kept);
-        if (reader->kept == NULL) {
-            out_of_memory();
-        }
-    }
+    reader->keeps = o->lines != UINT64_MAX;
     status = show_rest(reader, o) != 0 ? complain("standard input") : EX_OK;
     show_stray(reader, o);
     for (i = reader->wanted > o->lines ? reader->wanted - o->lines : 0; i < reader->wanted; i++) {
@@ -281,6 +295,8 @@ static int show_stream(struct reader *reader, const struct options *o)
     }
     free(reader->kept);
     reader->kept = NULL;
+    reader->keeps = false;
+    reader->room = 0;
     return status;
 }
 

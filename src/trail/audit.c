@@ -109,10 +109,14 @@ static void commit_parts(void *arg, struct commit_part *first)
 {
     struct ledger *ledger = arg;
     uint32_t failures;
+    const bool written = write_parts(ledger, first, &failures);
+    const bool failed = written && (ledger_sync(ledger, &ledger->store) != 0 ||
+                                    atomic_load(&ledger->shared->sync_failures) != failures);
 
-    if (write_parts(ledger, first, &failures) &&
-        (ledger_sync(ledger, &ledger->store) != 0 ||
-         atomic_load(&ledger->shared->sync_failures) != failures)) {
+    if (written) {
+        atomic_store(&ledger->shared->unsynced, failed);
+    }
+    if (failed) {
         const int error = failure(atomic_load(&ledger->shared->sync_error));
 
         /* Whichever failed since, this process's or another's, may have been of these records. */
@@ -138,8 +142,7 @@ static enum reason append(struct audit *audit, const struct ledger_entry *entry,
     } else {
         (void)write_parts(ledger, &part.commit, &failures);
         /* What was not synced says nothing of a sync that failed. */
-        if (part.error != 0 || !audit->commit ||
-            atomic_load(&ledger->shared->last_error) != atomic_load(&ledger->shared->sync_error)) {
+        if (part.error != 0 || !atomic_load(&ledger->shared->unsynced)) {
             tell(ledger, &part.commit);
         }
     }
@@ -427,7 +430,9 @@ static int turn(struct audit *audit, bool rename, enum segment_turn *out, struct
     }
     directory_look(audit);
     audit->turn_wanted = false;
-    audit->sync_failures = atomic_load(&audit->ledger.shared->sync_failures);
+    if (*out == SEGMENT_NEXT) {
+        audit->sync_failures = atomic_load(&audit->ledger.shared->sync_failures);
+    }
     return 0;
 }
 
@@ -441,7 +446,12 @@ static bool seal_tick(struct audit *audit, const struct audit_pace *pace, uint64
     if (pace->seal_ms == 0 || now_ms < audit->seal_ms) {
         return true;
     }
-    if (seal_is_due(&audit->seal, &audit->ledger)) {
+    if (audit->ledger.closed) {
+        /* Nothing is written to a file that was ended: the next one's first seal covers the rest.
+         */
+        made = seal_finish(&audit->seal, &audit->ledger, news->seal, &fault) == 0 &&
+               audit->seal.walk.next_seq == audit->seal.from;
+    } else if (seal_is_due(&audit->seal, &audit->ledger)) {
         made = seal_make(&audit->seal, &audit->ledger, 0, news->seal, &fault) == 0;
         audit->segment.own += made ? 1 : 0;
     }

@@ -28,6 +28,7 @@ struct ledger_shared {
     _Atomic int last_error;
     _Atomic uint32_t sync_failures;
     _Atomic int sync_error; /* of the last of them */
+    _Atomic bool unsynced;  /* with `commit`: the last group's records may not be on the disk */
     _Atomic int
         next_error; /* why there is no file to go on in; 0: the leader is about to open it */
 };

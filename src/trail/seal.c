@@ -162,6 +162,10 @@ enum seal_proof seal_prove(struct seal *seal, struct ledger *ledger, struct faul
     uint64_t size = 0;
     bool fits;
 
+    if (ledger->closed) {
+        (void)fault_set(fault, ledger->path, "has ended, and the next file has not begun");
+        return SEAL_STUCK;
+    }
     if (size_get(ledger, &size) == 0) {
         state = chain_walk(ledger->store.read_fd, size, UINT64_MAX, ledger->scratch, &seal->walk);
     }
@@ -174,11 +178,11 @@ enum seal_proof seal_prove(struct seal *seal, struct ledger *ledger, struct faul
     }
     fits = state == CHAIN_OK && seal->walk.next_seq == head.next_seq &&
            memcmp(seal->walk.hash, head.hash, CHAIN_HASH_BYTES) == 0;
-    if (fits && error != 0) {
-        /* A torn line that cannot be closed now, as on a full disk. */
+    if (error != 0 && (fits || head_is_dirty(&ledger->head))) {
+        /* A line that was left half done, and cannot be mended now, as on a full disk. */
         errno = error;
         (void)fault_file(ledger, fault, "cannot be sealed");
-        return SEAL_STUCK;
+        return fits ? SEAL_STUCK : SEAL_UNREADABLE;
     }
     return fits && seal->walk.offset == size ? SEAL_PROVEN : chain_give_up(seal, ledger, fault);
 }

@@ -34,14 +34,14 @@ void seal_look(struct seal *seal, struct ledger *ledger, uint64_t most);
 bool seal_is_due(const struct seal *seal, const struct ledger *ledger);
 
 enum seal_proof {
-    SEAL_UNREADABLE = -1,
+    SEAL_UNREADABLE, /* what the file holds is not known */
     SEAL_PROVEN,
     SEAL_STUCK /* as far as the walk, but nothing can be written there */
 };
 
 /*
  * Under the lock: walks to the end of the file and compares it with the head. What does not fit is
- * given up, and that recorded (`chain_broken`), with a fault. Not for a file that was ended.
+ * given up, and that recorded (`chain_broken`), with a fault.
  */
 enum seal_proof seal_prove(struct seal *seal, struct ledger *ledger, struct fault *fault);
 

@@ -137,14 +137,17 @@ static int next_open(struct ledger *ledger, struct store *next, enum segment_tur
         return fault_next(ledger, errno, fault);
     }
     *turn = SEGMENT_NEXT;
-    if (next->dev == ledger->store.dev && next->ino == ledger->store.ino && next->size > 0) {
+    state = chain_tail_read(
+        next->read_fd, ledger->closed ? ledger->end.next_seq : head_get(&ledger->head).next_seq,
+        ledger->scratch, &tail);
+    /* Emptied in place, the same file begins anew, too, if need be with an opening that was torn.
+     */
+    if (next->dev == ledger->store.dev && next->ino == ledger->store.ino && next->size > 0 &&
+        (!ledger->closed || state != CHAIN_OK || tail.found)) {
         *turn = SEGMENT_SAME;
         return same_look(ledger, next, fault);
     }
-    /* Emptied in place, the same file begins anew, too. */
     (void)flock(next->fd, LOCK_EX | LOCK_NB); /* guards against a second daemon */
-    state =
-        chain_tail_read(next->read_fd, head_get(&ledger->head).next_seq, ledger->scratch, &tail);
     if (state == CHAIN_OK && !tail.found) {
         return 0;
     }
@@ -159,12 +162,26 @@ static void fault_keep(struct fault *fault, const struct fault *more)
     }
 }
 
+/* Where the chain goes on when the file cannot tell: after the head, unless that falls short of
+ * what was seen in the file. */
+static struct head end_guess(const struct ledger *ledger, const struct seal *seal)
+{
+    const struct head head = head_get(&ledger->head);
+    struct head end = seal_end(seal, ledger);
+
+    if (head.next_seq > end.next_seq) {
+        end.next_seq = head.next_seq;
+        memcpy(end.hash, head.hash, sizeof(end.hash));
+    }
+    return end;
+}
+
 /*
  * Seals what is not, and ends the file; best effort: a full disk is often the very reason for a new
- * one. The next one goes on from where the walk has come to, not from what the shared head says. -1
- * when that cannot be found out: then the file stays in use.
+ * one. The next one goes on from where the walk has come to, not from what the shared head says,
+ * unless the file cannot be read.
  */
-static int old_close(struct ledger *ledger, struct seal *seal, struct fault *fault)
+static void old_close(struct ledger *ledger, struct seal *seal, struct fault *fault)
 {
     struct audit_format_event event = {.event = span_of("segment.close"),
                                        .mono_ms = ledger_mono_ms()};
@@ -173,12 +190,9 @@ static int old_close(struct ledger *ledger, struct seal *seal, struct fault *fau
     struct ledger_line line;
 
     const enum seal_proof proof = seal_prove(seal, ledger, fault);
-    bool sealed = proof == SEAL_PROVEN && seal_write(seal, ledger, 0, &more) == 0;
+    const bool sealed = proof == SEAL_PROVEN && seal_write(seal, ledger, 0, &more) == 0;
 
-    if (proof == SEAL_UNREADABLE) {
-        return -1;
-    }
-    ledger->end = seal_end(seal, ledger);
+    ledger->end = proof == SEAL_UNREADABLE ? end_guess(ledger, seal) : seal_end(seal, ledger);
     if (sealed) {
         event.time_us = ledger_now_us();
         ledger_format(ledger, &ledger->end, &entry, &line);
@@ -200,7 +214,6 @@ static int old_close(struct ledger *ledger, struct seal *seal, struct fault *fau
                         sync_error_text(errno));
     }
     fault_keep(fault, &more);
-    return 0;
 }
 
 /* Begins the next file, which holds nothing, or an opening that was torn, after `head`, which is
@@ -257,9 +270,7 @@ static void deleted_end(struct ledger *ledger, struct seal *seal, struct audit_n
     if (ledger_lock(ledger) != 0) {
         return; /* at the next try */
     }
-    if (old_close(ledger, seal, &rest) != 0) {
-        ledger->end = seal_end(seal, ledger);
-    }
+    old_close(ledger, seal, &rest);
     end_tell(ledger, &ledger->store);
     ledger_unlock(ledger);
     (void)seal_finish(seal, ledger, news->seal, &rest);
@@ -272,11 +283,15 @@ static int turn_locked(struct segment *segment, struct ledger *ledger, struct se
     struct fault more = {"", ""};
     struct head now;
 
-    if (next->dev == ledger->store.dev && next->ino == ledger->store.ino) {
-        /* Emptied in place: what is proven is no longer in it. */
-        ledger->end = head_get(&ledger->head);
-    } else if (!ledger->closed && old_close(ledger, seal, &news->fault) != 0) {
-        return -1;
+    if (!ledger->closed && next->dev == ledger->store.dev && next->ino == ledger->store.ino) {
+        ledger->end = end_guess(ledger, seal);
+        seal->broken++;
+        (void)fault_set(&news->fault, ledger->path,
+                        "was emptied: what was in it, up to record %llu, is lost unless there is a "
+                        "copy",
+                        (unsigned long long)ledger->end.next_seq - 1);
+    } else if (!ledger->closed) {
+        old_close(ledger, seal, &news->fault);
     }
     end_tell(ledger, next);
     now = ledger->end;

@@ -18,6 +18,7 @@ struct joint {
     struct verify_key next;         /* that the next seal must have */
     bool from_known;
     uint64_t from; /* the first record that no seal covers */
+    bool tied;     /* the keys of the file that was added last come from the ones before it */
 };
 
 int verify_options_key(struct verify_options *options, const char *text)
@@ -99,7 +100,7 @@ static bool proven(const struct verify_segment *s, const struct verify_options *
 
 /* A file with a bad record: what is left of it. */
 static void tell_bad(const struct verify_file *file, const struct verify_options *options,
-                     const struct verify_listener *to)
+                     bool tied, const struct verify_listener *to)
 {
     const struct verify_segment *s = &file->segment;
     const struct verify_finding rest = {.level = VERIFY_UNDECIDED, .path = file->path};
@@ -112,7 +113,9 @@ static void tell_bad(const struct verify_file *file, const struct verify_options
                                  .has_seq = s->why_has_seq,
                                  .seq = s->why_seq},
          "%s", s->why);
-    if (proven(s, options, &seq)) {
+    if (!tied) {
+        tell(to, rest, "nothing in it is proven: nothing that is here proves its first key");
+    } else if (proven(s, options, &seq)) {
         tell(to, rest,
              "nothing in it after record %" PRIu64
              ", the last one that a good seal or the head proves, is proven",
@@ -133,7 +136,7 @@ static void tell_bad(const struct verify_file *file, const struct verify_options
 
 /* What a file says by itself. */
 static void tell_file(const struct verify_file *file, const struct verify_options *options,
-                      const struct verify_listener *to)
+                      bool tied, const struct verify_listener *to)
 {
     const struct verify_segment *s = &file->segment;
     const struct verify_mark *m = s->marks;
@@ -144,7 +147,7 @@ static void tell_file(const struct verify_file *file, const struct verify_option
              "it cannot be read to its end: %s", file->unread);
     }
     if (s->why[0] != '\0') {
-        tell_bad(file, options, to);
+        tell_bad(file, options, tied, to);
     }
     if (s->records == 0 && s->why[0] == '\0' && file->unread[0] == '\0' &&
         m[VERIFY_CUT].count == 0) {
@@ -271,7 +274,7 @@ static void add(struct joint *joint, const struct verify_file *file)
     chain->seals += s->seals;
     chain->last_seq = s->last_seq;
     memcpy(chain->last_ts, s->last_ts, sizeof(chain->last_ts));
-    if (s->seals > 0) {
+    if (s->seals > 0 && joint->tied) {
         chain->sealed = true;
         chain->sealed_seq = s->sealed_seq;
         memcpy(chain->sealed_ts, s->sealed_ts, sizeof(chain->sealed_ts));
@@ -295,6 +298,7 @@ static void begin(struct joint *joint, const struct verify_file *file)
     chain->opening = s->opening;
     chain->whole = s->opens_chain;
     anchor(joint, file);
+    joint->tied = chain->anchored || joint->options->key_count == 0 || !s->opens_chain;
     if (!s->opens_chain) {
         tell(joint->listener, at_start(file, VERIFY_NOTE),
              "the records before this one are not among these files");
@@ -317,6 +321,7 @@ static void join(struct joint *joint, const struct verify_file *file)
     if (!follows(joint, file)) {
         joint->chain.whole = false;
         joint->chain.broken = true;
+        joint->tied = false;
         joint->from_known = false;
     }
     if (s->last_seq > joint->chain.last_seq) {
@@ -372,7 +377,7 @@ static size_t tell_chain(const struct verify_file *files, size_t count,
         } else {
             join(&joint, &files[i]);
         }
-        tell_file(&files[i], options, listener);
+        tell_file(&files[i], options, joint.tied, listener);
         chain->broken = chain->broken || files[i].segment.why[0] != '\0';
         head_met = head_met || files[i].segment.head_met;
     }
@@ -474,7 +479,7 @@ void verify_set(struct verify_file *files, size_t count, const struct verify_opt
         i += tell_chain(files + i, count - i, options, listener);
     }
     for (; i < count; i++) {
-        tell_file(&files[i], options, listener);
+        tell_file(&files[i], options, false, listener);
     }
     if (options->has_head) {
         tell_head(files, count, options, listener);

@@ -795,8 +795,13 @@ TRAIL_TEST(begins_anew_in_a_file_that_was_emptied)
     struct walk walk = {.next_seq = 0};
 
     walk_on(&walk, file);
+    struct audit_news news;
     cr_assert(truncate(file, 0) == 0);
-    trail_rotate(audit);
+    cr_assert_eq(audit_rotate(audit, &news), 0);
+    cr_expect(strstr(news.fault.what, "was emptied: what was in it, up to record 1, is lost") !=
+                  NULL,
+              "%s", news.fault.what);
+    cr_expect_eq(audit_seals(audit).broken, 1);
     cr_assert_eq(append_sample(audit), REASON_OK);
     walk_next(&walk, file);
     cr_expect_eq(walk.records, 4);

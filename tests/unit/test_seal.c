@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define TRAIL_TEST(what)                                                                           \
@@ -28,6 +29,15 @@ static unsigned disk_late_us; /* so long it takes to say so */
 
 /* What somebody else does while the disk is waited for, once. */
 static void (*meanwhile)(void);
+
+static bool disk_unreadable;
+
+/* The library's, in this program. */
+ssize_t pread(int fd, void *out, size_t len, off_t offset)
+{
+    errno = EIO;
+    return disk_unreadable ? -1 : (ssize_t)syscall(SYS_pread64, fd, out, len, offset);
+}
 
 /* The library's, in this program. */
 int fdatasync(int fd)
@@ -1441,5 +1451,187 @@ TRAIL_TEST(seals_sooner_when_that_is_asked_for)
     (void)audit_tick(audit, &quick, now, &news);
     now += 1000;
     cr_assert(audit_tick(audit, &quick, now, &news) && news.seal[0] != '\0');
+    audit_close(audit);
+}
+
+/* ---- a file that was ended, and no next one */
+
+/* The file was deleted, and a directory is where the next one should be. */
+TRAIL_TEST(writes_nothing_to_a_file_that_was_ended)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_assert(unlink(file) == 0 && mkdir(file, 0700) == 0);
+    for (unsigned i = 0; i < 4; i++) {
+        now += i == 0 ? 1000 : 60000;
+        (void)audit_tick(audit, &pace, now, &news);
+        cr_assert_eq(append_in_worker(audit), REASON_AUDIT_UNAVAILABLE);
+        cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    }
+    /* Whatever a worker says of it. */
+    head_forge(head_now().next_seq, head_now().hash, 0);
+    cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    cr_expect_eq(audit_seals(audit).broken, 0);
+    cr_expect_eq(audit_stop(audit, &news), -1);
+    cr_assert(rmdir(file) == 0);
+    now += 10000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.segment[0] != '\0');
+    cr_assert_eq(append_in_worker(audit), REASON_OK);
+    stop(audit);
+}
+
+TRAIL_TEST(mends_an_opening_in_a_file_that_was_emptied)
+{
+    struct walk walk = {.next_seq = 0};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    seal(audit);
+    walk_on(&walk, file);
+    cr_assert(truncate(file, 0) == 0);
+    limit_set(10);
+    cr_assert_eq(audit_rotate(audit, &news), -1);
+    cr_assert_eq(file_size(file), 10);
+    for (unsigned i = 0; i < 3; i++) {
+        now += 60000;
+        (void)audit_tick(audit, &pace, now, &news);
+        cr_assert_eq(append_in_worker(audit), REASON_AUDIT_UNAVAILABLE);
+    }
+    limit_set(RLIM_INFINITY);
+    now += 60000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.segment[0] != '\0', "%s",
+              news.fault.what);
+    cr_assert_eq(append_in_worker(audit), REASON_OK);
+    cr_expect_eq(audit_seals(audit).broken, 1);
+    stop(audit);
+    expect_line(file, "\"event\":\"segment.open\"", "\"torn_bytes\":10");
+}
+
+/* Records that the walk has passed are gone, and the head says that they never were. */
+TRAIL_TEST(does_not_believe_the_head_of_a_file_that_was_emptied)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct head before;
+
+    seal(audit);
+    before = head_now();
+    for (unsigned i = 0; i < 5; i++) {
+        cr_assert_eq(append_sample(audit), REASON_OK);
+    }
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_assert(truncate(file, 0) == 0);
+    head_forge(before.next_seq, before.hash, HEAD_CLOSED);
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_expect(strstr(news.fault.what, "was emptied") != NULL, "%s", news.fault.what);
+    cr_expect_eq(head_now().next_seq, before.next_seq + 6);
+    stop(audit);
+}
+
+/* What cannot be read cannot be proven; but there is a good file to go on in. */
+TRAIL_TEST(turns_away_from_a_file_that_cannot_be_read)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct head head;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    head = head_now();
+    cr_assert(rename(file, "audit.1") == 0);
+    disk_unreadable = true;
+    cr_assert_eq(audit_rotate(audit, &news), 0);
+    cr_expect(strstr(news.fault.what, "cannot be read back") != NULL, "%s", news.fault.what);
+    disk_unreadable = false;
+    cr_assert(news.segment[0] != '\0');
+    cr_expect_eq(head_now().next_seq, head.next_seq + 1);
+    cr_assert_eq(append_in_worker(audit), REASON_OK);
+    cr_expect_eq(audit_seals(audit).broken, 0);
+    stop(audit);
+}
+
+TRAIL_TEST(turns_although_the_head_says_that_the_file_is_open_or_that_nothing_is_new)
+{
+    const struct audit_pace small = {.seal_ms = 60000, .rotate_bytes = 300};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct head head;
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_assert(rename(file, "audit.1") == 0);
+    limit_set(0);
+    cr_assert_eq(audit_rotate(audit, &news), -1);
+    limit_set(RLIM_INFINITY);
+    head = head_now();
+    head_forge(head.next_seq, head.hash, 0);
+    now += 5000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.segment[0] != '\0', "%s",
+              news.fault.what);
+    head = head_now();
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    head_forge(head.next_seq, head.hash, 0);
+    now += 5000;
+    cr_assert(audit_tick(audit, &small, now, &news) && news.segment[0] != '\0', "%s",
+              news.fault.what);
+    audit_close(audit);
+}
+
+/* A torn line on a full disk is no change by somebody else. */
+TRAIL_TEST(does_not_call_a_torn_line_a_change)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    limit_set(file_size(file) + 10);
+    cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    cr_assert(rename(file, "audit.1") == 0);
+    limit_set(0);
+    cr_assert_eq(audit_rotate(audit, &news), -1);
+    cr_expect(strstr(news.fault.what, "was changed") == NULL, "%s", news.fault.what);
+    limit_set(RLIM_INFINITY);
+    now += 5000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.segment[0] != '\0');
+    cr_expect_eq(audit_seals(audit).broken, 0);
+    stop(audit);
+}
+
+/* Nothing but bytes of somebody else's: that, too, is a reason to look. */
+TRAIL_TEST(finds_bytes_behind_a_seal)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    seal(audit);
+    append_bytes("{}\n", 3);
+    cr_assert(tick(audit, &news));
+    cr_expect(strstr(news.fault.what, "was changed") != NULL, "%s", news.fault.what);
+    audit_close(audit);
+}
+
+/* The second rotation that a failed sync asks for is put off, and not forgotten. */
+TRAIL_TEST(rotates_for_a_failed_sync_although_it_was_told_to_reopen)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(append_sample(audit), REASON_OK);
+        disk_broken = true;
+        now += 2000;
+        (void)audit_tick(audit, &pace, now, &news);
+        disk_broken = false;
+        now += 10000;
+        (void)audit_tick(audit, &pace, now, &news);
+    }
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    trail_rotate(audit);
+    now += 600000;
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_expect(news.segment[0] != '\0', "%s", news.fault.what);
     audit_close(audit);
 }

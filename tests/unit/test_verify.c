@@ -921,6 +921,27 @@ Test(rule, says_what_is_left_of_a_file_with_a_bad_record)
     free(t.text);
 }
 
+/* Behind a gap a file brings a key of its own: its seals prove nothing. */
+Test(attack, a_bad_file_behind_a_gap_is_not_called_proven)
+{
+    struct trail forged = trail_build(7);
+    struct verify_file files[2];
+    struct seen seen;
+    size_t len;
+
+    files[0] = good.files[0];
+    len = forged.starts[4] - forged.starts[3];
+    forged.text[forged.starts[4] - 200] ^= 1;
+    files[1] = file_of(forged.text + forged.starts[3], len, &none);
+    cr_assert(files[1].segment.why[0] != '\0' && files[1].segment.seals > 0);
+    seen = set_of(files, 2, &none);
+    cr_expect_eq(seen.levels[VERIFY_TAMPERED], 1);
+    cr_expect(strstr(seen.text[VERIFY_UNDECIDED], "nothing in it is proven") != NULL, "%s",
+              seen.text[VERIFY_UNDECIDED]);
+    cr_expect_eq(seen.chain.sealed_seq, good.files[0].segment.sealed_seq);
+    free(forged.text);
+}
+
 Test(attack, forged_records_that_fit_are_not_called_good)
 {
     struct trail t = altered();
