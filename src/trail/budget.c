@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+enum { WAITED_US = 60000000 }; /* longer than requests are kept waiting */
+
 struct count {
     _Atomic uint64_t n;
     _Atomic uint64_t first_us;
@@ -66,9 +68,10 @@ bool budget_take(struct budget *budget, enum budget_sender sender,
         return false;
     }
     do {
-        /* Further ahead than a burst it cannot be: the limits were other ones, or it is a lie. */
+        /* Further ahead than a burst it cannot be but for requests that waited longer than others:
+         * the limits were other ones, or it is a lie. */
         const uint64_t from_us =
-            until_us < mono_us || until_us > mono_us + burst_us ? mono_us : until_us;
+            until_us < mono_us || until_us > mono_us + burst_us + WAITED_US ? mono_us : until_us;
         next_us = from_us + interval_us;
         if (next_us > mono_us + burst_us) {
             return false;

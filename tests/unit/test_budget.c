@@ -78,6 +78,17 @@ Test(take, smaller_limits_or_a_lie_do_not_close_it_for_long, .init = open_budget
     cr_assert_eq(take(10, start_us + 1), 5, "the new limits count from now on");
 }
 
+Test(take, who_waited_longer_than_others_opens_nothing, .init = open_budget, .fini = close_budget)
+{
+    unsigned taken = take(100, start_us);
+
+    for (uint64_t us = 0; us < 10000000; us += 1000) {
+        taken += take(1, start_us + us);
+        taken += take(1, start_us + us - 5000000);
+    }
+    cr_assert_eq(taken, 5 + 500 - 1, "got %u", taken);
+}
+
 static void *count_many(void *arg)
 {
     (void)arg;
