@@ -109,11 +109,11 @@ static void take(struct reader *reader, const struct options *o, const char *tex
 {
     struct line *line;
 
-    if (o->lines == 0) {
-        return;
-    }
     if (!reader->keeps) {
         audit_show_print(text, len, o->colours);
+        return;
+    }
+    if (o->lines == 0) {
         return;
     }
     if (reader->wanted == reader->room && reader->room < o->lines) {

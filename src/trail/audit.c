@@ -395,9 +395,7 @@ static bool turn_due(struct audit *audit, const struct audit_pace *pace, uint64_
     const uint32_t failures = atomic_load(&audit->ledger.shared->sync_failures);
 
     *rename = false;
-    if (audit->turn_wanted || audit->ledger.closed ||
-        (head_get(&audit->ledger.head).flags & HEAD_CLOSED) != 0 ||
-        store_is_deleted(&audit->ledger.store)) {
+    if (audit->turn_wanted || audit->ledger.closed || store_is_deleted(&audit->ledger.store)) {
         return true;
     }
     *rename = true;
@@ -407,8 +405,13 @@ static bool turn_due(struct audit *audit, const struct audit_pace *pace, uint64_
         audit->sync_rotate_ms = now_ms + SYNC_ROTATE_MS;
         return true;
     }
-    return segment_is_full(&audit->segment, &audit->ledger, &audit->seal, pace->rotate_bytes,
-                           pace->rotate_ms);
+    if (segment_is_full(&audit->segment, &audit->ledger, &audit->seal, pace->rotate_bytes,
+                        pace->rotate_ms)) {
+        return true;
+    }
+    *rename = false;
+    /* It is not closed, whatever a worker says: that is put right. */
+    return (head_get(&audit->ledger.head).flags & HEAD_CLOSED) != 0;
 }
 
 /* Notices when the file is in another directory than the one before. */

@@ -252,6 +252,29 @@ bool chain_line_torn_fits(const char *line, const struct chain_line *parsed, str
            memcmp(said, hash, sizeof(hash)) == 0;
 }
 
+bool chain_hides_record(struct span torn)
+{
+    while (torn.len > 0) {
+        const unsigned char *lf = memchr(torn.ptr, '\n', torn.len);
+        const size_t len = lf != NULL ? (size_t)(lf - torn.ptr) : torn.len;
+        const size_t end = FORMAT_TAIL_BYTES - 1; /* without its LF */
+        unsigned char hash[CHAIN_HASH_BYTES];
+
+        if (len >= end) {
+            const char *tail = (const char *)torn.ptr + len - end;
+
+            if (memcmp(tail, hash_key, sizeof(hash_key)) == 0 &&
+                hex_parse(tail + sizeof(hash_key), hash, sizeof(hash)) == 0 &&
+                memcmp(tail + end - 2, line_end, 2) == 0) {
+                return true;
+            }
+        }
+        torn.ptr += lf != NULL ? len + 1 : len;
+        torn.len -= lf != NULL ? len + 1 : len;
+    }
+    return false;
+}
+
 int chain_read_at(int fd, void *out, size_t len, uint64_t offset)
 {
     size_t done = 0;

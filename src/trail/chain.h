@@ -62,6 +62,10 @@ int chain_line_stray(const char *line, const struct chain_line *parsed, uint64_t
 /* Whether `torn` are the bytes that the line accounts for. */
 bool chain_line_torn_fits(const char *line, const struct chain_line *parsed, struct span torn);
 
+/* Whether a line of what is said to be torn ends like a complete record: that no crash leaves, as a
+ * line that lacks but its LF is completed. */
+bool chain_hides_record(struct span torn);
+
 /* Whether the line's hash is the one that it must have after `prev`. */
 bool chain_line_follows(const char *line, const struct chain_line *parsed,
                         const unsigned char prev[CHAIN_HASH_BYTES]);

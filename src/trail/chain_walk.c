@@ -25,7 +25,8 @@ static bool is_next(const struct chain_walk *walk, struct piece at, struct span 
         return false;
     }
     stray.len -= stray.len > 0 ? 1 : 0; /* its LF */
-    return accounted == 0 || chain_line_torn_fits(at.line, parsed, stray);
+    return accounted == 0 ||
+           (!chain_hides_record(stray) && chain_line_torn_fits(at.line, parsed, stray));
 }
 
 /* Whether the walk may pass this line; a seal of our own is taken note of. */

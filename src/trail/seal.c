@@ -139,7 +139,7 @@ static enum seal_proof chain_give_up(struct seal *seal, struct ledger *ledger, s
     seal->from = seal->from < head.next_seq ? seal->from : head.next_seq;
     if (end_read(ledger, &stray) != 0) {
         (void)fault_file(ledger, fault, "was changed, and cannot be read back");
-        return SEAL_UNREADABLE;
+        return SEAL_STUCK;
     }
     secret_hex(digits, head.hash, sizeof(head.hash));
     recovery.prev_h = span_of(digits);
@@ -178,11 +178,11 @@ enum seal_proof seal_prove(struct seal *seal, struct ledger *ledger, struct faul
     }
     fits = state == CHAIN_OK && seal->walk.next_seq == head.next_seq &&
            memcmp(seal->walk.hash, head.hash, CHAIN_HASH_BYTES) == 0;
-    if (error != 0 && (fits || head_is_dirty(&ledger->head))) {
-        /* A line that was left half done, and cannot be mended now, as on a full disk. */
+    if (error != 0 && fits) {
+        /* A torn line that cannot be closed now, as on a full disk. */
         errno = error;
         (void)fault_file(ledger, fault, "cannot be sealed");
-        return fits ? SEAL_STUCK : SEAL_UNREADABLE;
+        return SEAL_STUCK;
     }
     return fits && seal->walk.offset == size ? SEAL_PROVEN : chain_give_up(seal, ledger, fault);
 }

@@ -305,6 +305,7 @@ static int turn_locked(struct segment *segment, struct ledger *ledger, struct se
     ledger->closed = false;
     atomic_store(&ledger->shared->next_error, 0);
     atomic_store(&ledger->shared->last_error, 0); /* the opening is written */
+    atomic_store(&ledger->shared->unsynced, false);
     segment->first_seq = now.next_seq - 1;
     segment->begun_s = ledger_now_us() / 1000000;
     segment->own = 1;
@@ -314,6 +315,16 @@ static int turn_locked(struct segment *segment, struct ledger *ledger, struct se
         return fault_set(&news->fault, ledger->path, "cannot be read back: %s", strerror(errno));
     }
     return 0;
+}
+
+/* Whether the file was emptied in place, and somebody has gone on in it before the lock was had:
+ * the next seal finds that. */
+static bool is_in_use(const struct ledger *ledger, const struct store *next)
+{
+    struct stat st;
+
+    return !ledger->closed && next->dev == ledger->store.dev && next->ino == ledger->store.ino &&
+           (fstat(next->read_fd, &st) != 0 || st.st_size > 0);
 }
 
 int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *seal, bool rename,
@@ -348,6 +359,12 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     if (ledger_lock(ledger) != 0) {
         (void)fault_set(&news->fault, ledger->path, "cannot be locked: %s", strerror(errno));
         goto out;
+    }
+    if (is_in_use(ledger, &next)) {
+        ledger_unlock(ledger);
+        *out = SEGMENT_SAME;
+        store_close(&next);
+        return 0;
     }
     r = turn_locked(segment, ledger, seal, &next, news);
     ledger_unlock(ledger);

@@ -254,6 +254,12 @@ static bool accounts(struct walk *walk, const struct verify_line *line)
                      ") does not account for it",
                      walk->lines, line->parsed.seq);
     }
+    if (chain_hides_record(stray)) {
+        return fault(walk, walk->stray_line, NULL,
+                     "it ends like a record, which no torn line does: the record after it (line "
+                     "%" PRIu64 ", seq %" PRIu64 ") hides one",
+                     walk->lines, line->parsed.seq);
+    }
     mark(walk, VERIFY_TORN, 1, line->parsed.seq);
     return true;
 }

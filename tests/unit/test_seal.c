@@ -1635,3 +1635,125 @@ TRAIL_TEST(rotates_for_a_failed_sync_although_it_was_told_to_reopen)
     cr_expect(news.segment[0] != '\0', "%s", news.fault.what);
     audit_close(audit);
 }
+
+/* On a full disk a head that does not fit is no torn line either. */
+TRAIL_TEST(does_not_believe_the_head_on_a_full_disk)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct head_file shared = head_map();
+    struct head true_head;
+    struct head head;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    true_head = head = head_get(&shared);
+    append_bytes("{\"v\":1,\"seq\"", 12);
+    head.next_seq = 1000000;
+    head_set(&shared, &head);
+    head_dirty_set(&shared, true);
+    head_unmap(&shared);
+    cr_assert(rename(file, "audit.1") == 0);
+    limit_set(0);
+    cr_assert_eq(audit_rotate(audit, &news), -1);
+    cr_expect(strstr(news.fault.what, "was changed") != NULL, "%s", news.fault.what);
+    limit_set(RLIM_INFINITY);
+    now += 5000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.segment[0] != '\0');
+    cr_expect_eq(audit_seals(audit).broken, 1);
+    cr_expect_eq(head_now().next_seq, true_head.next_seq + 1);
+    stop(audit);
+}
+
+static struct audit *appending;
+
+static void append_now(void)
+{
+    cr_assert_eq(append_in_worker(appending), REASON_OK);
+}
+
+/* Between the look at an emptied file and the lock somebody has gone on in it. */
+TRAIL_TEST(goes_on_in_an_emptied_file_that_is_in_use_again)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    seal(audit);
+    cr_assert(truncate(file, 0) == 0);
+    appending = audit;
+    meanwhile = append_now;
+    (void)audit_rotate(audit, &news);
+    cr_assert(meanwhile == NULL);
+    cr_assert_eq(append_in_worker(audit), REASON_OK);
+    cr_assert(tick(audit, &news));
+    cr_expect(strstr(news.fault.what, "was changed") != NULL, "%s", news.fault.what);
+    cr_assert_eq(append_in_worker(audit), REASON_OK);
+    stop(audit);
+}
+
+/* A worker leaves half a line, so that another's record ends up on it, and calls both torn. */
+TRAIL_TEST(finds_a_record_that_is_hidden_as_torn_bytes)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk;
+    struct head before;
+    unsigned char digest[32];
+    char digits[65];
+    char rest[200];
+    size_t begin;
+    size_t len;
+    char *text;
+
+    seal(audit);
+    walk = walk_whole(file);
+    before = head_now();
+    begin = file_size(file);
+    append_bytes("{\"v\":1,\"seq\":1,", 15);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    text = file_get(file, &len);
+    secret_sha256(digest, &(struct span){(unsigned char *)text + begin, len - begin - 1}, 1);
+    free(text);
+    secret_hex(digits, digest, sizeof(digest));
+    (void)snprintf(rest, sizeof(rest),
+                   "\"event\":\"recovery\",\"result\":\"torn\",\"torn_bytes\":%zu,"
+                   "\"torn_sha256\":\"%s\"",
+                   len - begin - 1, digits);
+    line_forge(audit_chain(audit), before.next_seq, rest, before.hash);
+    head_forge(before.next_seq + 1, before.hash, 0);
+    expect_broken(audit, &walk);
+    audit_close(audit);
+}
+
+TRAIL_TEST(rotates_although_the_head_always_says_that_the_file_is_closed)
+{
+    const struct audit_pace small = {.seal_ms = 60000, .rotate_bytes = 300};
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    head_close_falsely();
+    cr_assert(audit_tick(audit, &small, now, &news) && news.segment[0] != '\0', "%s",
+              news.fault.what);
+    audit_close(audit);
+}
+
+/* What a failed sync has left behind ends with the file. */
+TRAIL_TEST(knows_after_a_turn_that_all_is_well)
+{
+    const struct audit_options options = {
+        .file = file, .state_dir = ".", .mode = 0640, .commit = true};
+    struct audit *audit = trail_open_with(&options);
+
+    disk_broken = true;
+    cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    disk_broken = false;
+    cr_assert(rename(file, "audit.1") == 0);
+    trail_rotate(audit);
+    limit_set(0);
+    cr_assert_neq(audit_append_event(audit, "keytab", "changed", NULL, NULL), REASON_OK);
+    limit_set(RLIM_INFINITY);
+    cr_assert_neq(audit_last_error(audit), 0);
+    cr_assert_eq(audit_append_event(audit, "keytab", "changed", NULL, NULL), REASON_OK);
+    cr_expect_eq(audit_last_error(audit), 0);
+    audit_close(audit);
+}

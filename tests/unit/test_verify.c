@@ -861,6 +861,39 @@ Test(rule, is_told_when_it_is_broken)
     }
 }
 
+/* Half a line, and on it a record that somebody else wrote: no crash leaves that. */
+Test(rule, a_record_is_not_torn_bytes)
+{
+    static const char *const lines[LINES_MAX] = {OPEN, AUTH};
+    struct trail t = lines_build(lines, LINES_MAX, 0);
+    struct mend mend = {.family = 0};
+    char stray[2048] = "{\"v\":1,\"seq\":1,";
+    unsigned char hash[32];
+    char digits[65];
+    const char *record = line_at(&t, 1);
+    const size_t len = strlen(stray) + line_len(&t, record);
+    struct verify_segment s;
+
+    cr_assert(secret_init() == 0 && len < sizeof(stray));
+    memcpy(stray + strlen(stray), record, line_len(&t, record));
+    (void)crypto_hash_sha256(hash, (const unsigned char *)stray, len - 1);
+    secret_hex(digits, hash, sizeof(hash));
+    t.len = (size_t)(record - t.text);
+    t.seq = 1;
+    trail_put(&t,
+              "\"event\":\"recovery\",\"result\":\"torn\",\"torn_bytes\":%zu,"
+              "\"torn_sha256\":\"%s\"",
+              len - 1, digits);
+    mend_text(&mend, t.text, t.len);
+    memmove((char *)record + len, record, t.len - (size_t)(record - t.text));
+    memcpy((char *)record, stray, len);
+    t.len += len;
+    s = segment_of(t.text, t.len);
+    cr_expect(strstr(s.why, "it ends like a record") != NULL, "%s", s.why);
+    cr_expect_eq(s.why_line, 2);
+    free(t.text);
+}
+
 /* A record that fits stands in the place of the one after it; then the daemon says that it noticed,
  * if `true_hash`. */
 static struct trail noticed_build(bool true_hash)
