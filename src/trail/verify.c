@@ -235,7 +235,7 @@ static bool accounts(struct walk *walk, const struct verify_line *line)
     unsigned char named[SECRET_SHA256_BYTES];
     uint64_t bytes;
     bool may = verify_line_is(line, "chain.open") || verify_line_is(line, "segment.open") ||
-               (verify_line_is(line, "recovery") && verify_line_says(line, LINE_RESULT, "torn"));
+               verify_line_is(line, "recovery");
     bool says = line->values[LINE_TORN_BYTES].ptr != NULL ||
                 line->values[LINE_TORN_SHA256].ptr != NULL ||
                 verify_line_says(line, LINE_RESULT, "torn");

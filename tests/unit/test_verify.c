@@ -781,6 +781,12 @@ static const struct rule {
      {OPEN,
       "\"event\":\"recovery\",\"result\":\"chain_broken\",\"prev_seq\":0,\"prev_h\":\"" Z64 "\""},
      VERIFY_KINDS},
+    {"here the daemon itself",
+     0,
+     {OPEN, "!x\n",
+      "\"event\":\"recovery\",\"result\":\"chain_broken\",\"prev_seq\":0,\"prev_h\":\"" Z64
+      "\",\"torn_bytes\":1,\"torn_sha256\":\"" Z64 "\""},
+     VERIFY_TORN},
     {"there are none",
      0,
      {OPEN,
@@ -1049,6 +1055,26 @@ Test(lost, records_are_told_and_the_chain_goes_on)
     cr_expect_eq(file.segment.marks[VERIFY_UNPROVEN].count, 0);
     cr_expect_eq(seen.levels[VERIFY_INCOMPLETE], 2, "the gap and the head within it");
     cr_expect_eq(seen.levels[VERIFY_TAMPERED], 0);
+    free(t.text);
+}
+
+/* A file that was cut in the middle of a line. */
+Test(lost, records_behind_a_torn_line_are_told_too)
+{
+    static const char *const lines[] = {OPEN,
+                                        AUTH,
+                                        "!{\"v\":1,\"se\n",
+                                        "@10" LOST("9") ",\"torn_bytes\":10,\"torn_sha256\":\"" Z64
+                                                        "\"",
+                                        AUTH,
+                                        SEAL("0", "0", "12")};
+    struct trail t = lines_build(lines, 6, 0);
+    struct verify_segment s = segment_of(t.text, t.len);
+
+    cr_expect_str_eq(s.why, "");
+    cr_expect_eq(s.marks[VERIFY_LOST].count, 8);
+    cr_expect_eq(s.marks[VERIFY_TORN].count, 1);
+    cr_expect_eq(s.seals, 1);
     free(t.text);
 }
 
