@@ -332,9 +332,7 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
 
 int audit_part(struct audit *audit)
 {
-    const struct store *store = &audit->ledger.store;
-
-    return audit->commit ? ledger_follow(&audit->ledger, store->dev, store->ino) : 0;
+    return audit->commit ? ledger_follow(&audit->ledger) : 0;
 }
 
 void audit_close(struct audit *audit)
@@ -395,7 +393,8 @@ static bool turn_due(struct audit *audit, const struct audit_pace *pace, uint64_
     const uint32_t failures = atomic_load(&audit->ledger.shared->sync_failures);
 
     *rename = false;
-    if (audit->turn_wanted || audit->ledger.closed || store_is_deleted(&audit->ledger.store)) {
+    if (audit->turn_wanted || !place_is_open(&audit->ledger.place) ||
+        store_is_deleted(&audit->ledger.store)) {
         return true;
     }
     *rename = true;
@@ -405,13 +404,8 @@ static bool turn_due(struct audit *audit, const struct audit_pace *pace, uint64_
         audit->sync_rotate_ms = now_ms + SYNC_ROTATE_MS;
         return true;
     }
-    if (segment_is_full(&audit->segment, &audit->ledger, &audit->seal, pace->rotate_bytes,
-                        pace->rotate_ms)) {
-        return true;
-    }
-    *rename = false;
-    /* It is not closed, whatever a worker says: that is put right. */
-    return (head_get(&audit->ledger.head).flags & HEAD_CLOSED) != 0;
+    return segment_is_full(&audit->segment, &audit->ledger, &audit->seal, pace->rotate_bytes,
+                           pace->rotate_ms);
 }
 
 /* Notices when the file is in another directory than the one before. */
@@ -449,7 +443,7 @@ static bool seal_tick(struct audit *audit, const struct audit_pace *pace, uint64
     if (pace->seal_ms == 0 || now_ms < audit->seal_ms) {
         return true;
     }
-    if (audit->ledger.closed) {
+    if (!place_is_open(&audit->ledger.place)) {
         /* Nothing is written to a file that was ended: the next one's first seal covers the rest.
          */
         made = seal_finish(&audit->seal, &audit->ledger, news->seal, &fault) == 0 &&

@@ -333,11 +333,6 @@ static int tail_finish(struct begin *b, const struct chain_tail *tail,
     if (ledger_mend(ledger, &ledger->store, &head, tail, NULL) != 0) {
         return fault_write(b);
     }
-    if (head.epoch != anchor->key.epoch) {
-        /* What lacked but its LF was a seal. */
-        b->restart = true;
-        return key_choose(b, head.epoch, NULL);
-    }
     if (anchor->jumped && anchor->key.epoch < b->seal->keys.epoch) {
         /* Whoever may write the file could have written so, and taken seals away. */
         return b->accept_gap
@@ -349,6 +344,23 @@ static int tail_finish(struct begin *b, const struct chain_tail *tail,
                                (unsigned long long)anchor->walk.next_seq - 1);
     }
     return key_choose(b, anchor->key.epoch, anchor->key.public_key);
+}
+
+/* A record that lacks but its LF is none that is missing. */
+static int last_complete(struct begin *b, struct chain_tail *tail)
+{
+    struct ledger *ledger = b->ledger;
+    struct chain_line line;
+    enum chain_state state;
+
+    if (!chain_stray_completes(tail->stray, tail->last.seq + 1, tail->last.hash, &line)) {
+        return 0;
+    }
+    if (store_append(&ledger->store, "\n", 1) != 0) {
+        return fault_write(b);
+    }
+    state = chain_tail_read(ledger->store.read_fd, 0, ledger->scratch, tail);
+    return state == CHAIN_OK ? 0 : fault_tail(b, state);
 }
 
 /* The file holds records: the chain goes on after the last. */
@@ -372,7 +384,7 @@ static int file_continue(struct begin *b)
                          tail.last.chain, keys->path);
     }
     memcpy(ledger->chain, tail.last.chain, sizeof(ledger->chain));
-    if (tail_prove(b, &tail, &anchor) != 0) {
+    if (last_complete(b, &tail) != 0 || tail_prove(b, &tail, &anchor) != 0) {
         return -1;
     }
     /* The scratch was used: the stray bytes are read again. */
@@ -428,8 +440,6 @@ int begin_chain(struct ledger *ledger, struct seal *seal, bool accept_gap, struc
         return -1;
     }
     seal->announced = false;
-    /* Whatever the head said: the file goes on, or one has begun. */
-    head.flags &= ~(uint64_t)HEAD_CLOSED;
     seal->from = head.from = keys->from;
     head.epoch = keys->epoch;
     head_set(&ledger->head, &head);

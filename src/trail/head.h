@@ -14,10 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum {
-    HEAD_CLOSED = 1, /* the file has ended; only the next segment goes on */
-    HEAD_STOPPED = 2 /* the last record seals a clean stop */
-};
+enum { HEAD_STOPPED = 1 /* the last record seals a clean stop */ };
 
 struct head {
     uint64_t next_seq;

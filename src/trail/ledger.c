@@ -125,7 +125,7 @@ static struct head head_move(struct ledger *ledger, const struct store *store, s
     head.ino = store->ino;
     head.epoch = line->has_key ? line->epoch : head.epoch;
     head.from = line->mark == CHAIN_SEAL ? line->seq + 1 : head.from;
-    head.flags = line->mark == CHAIN_SEGMENT_CLOSE ? HEAD_CLOSED : 0;
+    head.flags = 0;
     head_set(&ledger->head, &head);
     return head;
 }
@@ -204,11 +204,14 @@ static int settle(struct ledger *ledger)
     return ledger_mend(ledger, &ledger->store, &head, &tail, NULL);
 }
 
-int ledger_follow(struct ledger *ledger, dev_t dev, ino_t ino)
+int ledger_follow(struct ledger *ledger)
 {
     struct store next = {.fd = -1, .read_fd = -1};
+    dev_t dev = 0;
+    ino_t ino = 0;
     int r = -1;
 
+    place_get(&ledger->place, &dev, &ino);
     /* Whoever reads a directory may miss what is renamed in it at that moment. */
     for (unsigned i = 0; r != 0 && i < FOLLOW_TRIES; i++) {
         r = store_find(&ledger->options, dev, ino, &next);
@@ -226,37 +229,20 @@ int ledger_follow(struct ledger *ledger, dev_t dev, ino_t ino)
     return 0;
 }
 
-/* -1 and errno between the end of a file and the opening of the next. */
-static int check_open(const struct ledger *ledger)
-{
-    const int error = atomic_load(&ledger->shared->next_error);
-    const bool closed = (head_get(&ledger->head).flags & HEAD_CLOSED) != 0;
-
-    /* The leader does not believe the head; others have what the leader knew when they began. */
-    if ((!closed && !ledger->closed) || !(ledger->leader == getpid() ? ledger->closed : closed)) {
-        return 0;
-    }
-    errno = error != 0 ? error : EAGAIN;
-    return -1;
-}
-
 int ledger_ready(struct ledger *ledger)
 {
-    const struct head head = head_get(&ledger->head);
+    const int error = place_error(&ledger->place);
 
-    if (check_open(ledger) != 0) {
+    if (error != 0) {
+        errno = error;
         return -1;
     }
-    /* The number of a file that is open is nobody else's. The leader does not believe the head. */
-    if ((ledger->store.dev != head.dev || ledger->store.ino != head.ino) &&
-        ledger->leader != getpid() &&
-        ledger_follow(ledger, (dev_t)head.dev, (ino_t)head.ino) != 0) {
+    /* The number of a file that is open is nobody else's. */
+    if (!place_is(&ledger->place, ledger->store.dev, ledger->store.ino) &&
+        ledger_follow(ledger) != 0) {
         return -1;
     }
-    if (head_is_dirty(&ledger->head) && settle(ledger) != 0) {
-        return -1;
-    }
-    return check_open(ledger); /* what was found may have been the end of the file */
+    return head_is_dirty(&ledger->head) ? settle(ledger) : 0;
 }
 
 int ledger_sync(struct ledger *ledger, const struct store *store)
@@ -330,23 +316,29 @@ int ledger_open(const struct audit_options *options, uid_t uid, gid_t gid, struc
     const struct store_options first = {options->file, options->mode, uid, gid};
 
     out->store = (struct store){.fd = -1, .read_fd = -1};
-    out->leader = getpid();
     out->path = strdup(options->file);
     out->options = (struct store_options){out->path, options->mode, (uid_t)-1, (gid_t)-1};
     out->shared = shared_open();
     if (out->path == NULL || out->shared == NULL || node_set(out, options->node) != 0) {
         return fault_set(fault, options->file, "no memory to share, or no host name");
     }
-    if (file_open(out, &first, fault) != 0) {
+    if (file_open(out, &first, fault) != 0 ||
+        head_open(options->state_dir, &out->head, fault) != 0) {
         return -1;
     }
-    return head_open(options->state_dir, &out->head, fault);
+    if (place_open(&out->place) != 0) {
+        return fault_set(fault, options->file, "no memory to tell the workers of it: %s",
+                         strerror(errno));
+    }
+    place_set(&out->place, out->store.dev, out->store.ino);
+    return 0;
 }
 
 void ledger_close(struct ledger *ledger)
 {
     store_close(&ledger->store);
     head_close(&ledger->head);
+    place_close(&ledger->place);
     if (ledger->shared != NULL) {
         (void)munmap(ledger->shared, sizeof(*ledger->shared));
     }

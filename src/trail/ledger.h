@@ -1,8 +1,8 @@
 /*
  * The chain as every process writes it: the lock that all share, the head, the file, and how a line
  * gets there. What a process left half done that died is mended by the next one that holds the
- * lock. The leader (the supervisor) alone opens further files; the others follow to the one that
- * the head names, as soon as it is not the one that they have open.
+ * lock. The supervisor alone opens further files, and says which one records go to; the others
+ * follow as soon as it is not the one that they have open.
  */
 #ifndef TRAIL_LEDGER_H
 #define TRAIL_LEDGER_H
@@ -13,6 +13,7 @@
 #include "trail/audit_format.h"
 #include "trail/chain.h"
 #include "trail/head.h"
+#include "trail/place.h"
 #include "trail/store.h"
 
 #include <stdatomic.h>
@@ -29,8 +30,6 @@ struct ledger_shared {
     _Atomic uint32_t sync_failures;
     _Atomic int sync_error; /* of the last of them */
     _Atomic bool unsynced;  /* with `commit`: the last group's records may not be on the disk */
-    _Atomic int
-        next_error; /* why there is no file to go on in; 0: the leader is about to open it */
 };
 
 struct ledger {
@@ -39,12 +38,11 @@ struct ledger {
     struct store store;
     struct store_options options; /* of further files at the same path */
     char *path;
-    pid_t leader;
-    bool closed;     /* the leader's: it has ended the file, whatever the head says; */
-    struct head end; /* this is what the next one goes on from */
+    struct place place;
+    struct head end; /* the supervisor's: after a file has ended, what the next one follows */
     char chain[17];
     char node[LEDGER_NODE_BYTES];
-    unsigned char scratch[CHAIN_SCRATCH_BYTES]; /* under the lock, or the leader's */
+    unsigned char scratch[CHAIN_SCRATCH_BYTES]; /* under the lock, or the supervisor's */
 };
 
 /* What a line is made from: one of the two. */
@@ -74,13 +72,13 @@ void ledger_unlock(struct ledger *ledger);
 
 /* The functions below are called with the lock held. */
 
-/* Follows the head to its file and mends what was left half done; -1 and errno: between the end of
- * a file and the opening of the next why that is not there yet, or EAGAIN. */
+/* Follows to the file that records go to and mends what was left half done; -1 and errno: between
+ * the end of a file and the opening of the next why that is not there yet, or EAGAIN. */
 int ledger_ready(struct ledger *ledger);
 
-/* Opens the file with this number, wherever it was renamed to in its directory, in place of the one
- * that is open; -1 and errno. */
-int ledger_follow(struct ledger *ledger, dev_t dev, ino_t ino);
+/* Opens the file that records go to, wherever it was renamed to in its directory, in place of the
+ * one that is open; -1 and errno. */
+int ledger_follow(struct ledger *ledger);
 
 /* Formats a line without its end, to follow `after`. */
 void ledger_format(const struct ledger *ledger, const struct head *after,

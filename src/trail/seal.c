@@ -162,7 +162,7 @@ enum seal_proof seal_prove(struct seal *seal, struct ledger *ledger, struct faul
     uint64_t size = 0;
     bool fits;
 
-    if (ledger->closed) {
+    if (!place_is_open(&ledger->place)) {
         (void)fault_set(fault, ledger->path, "has ended, and the next file has not begun");
         return SEAL_STUCK;
     }

@@ -80,12 +80,12 @@ static int file_rename(const struct segment *segment, const struct ledger *ledge
  * EINVAL: it is none. */
 static int fault_next(struct ledger *ledger, int error, struct fault *fault)
 {
-    const char *before = store_is_deleted(&ledger->store)
-                             ? "was deleted, so no record can be written"
-                         : ledger->closed ? "was closed, so no record can be written"
-                                          : "stays in use";
+    const char *before =
+        store_is_deleted(&ledger->store) ? "was deleted, so no record can be written"
+        : place_is_open(&ledger->place)  ? "stays in use"
+                                         : "was closed, so no record can be written";
 
-    atomic_store(&ledger->shared->next_error, error);
+    place_set_error(&ledger->place, error);
     if (error == EEXIST) {
         return fault_set(fault, ledger->path,
                          "holds something already and was left as it is; the file before %s",
@@ -105,7 +105,7 @@ static int same_look(struct ledger *ledger, const struct store *same, struct fau
     struct chain_anchor anchor;
     struct head head;
 
-    if (!ledger->closed && (head_get(&ledger->head).flags & HEAD_CLOSED) == 0) {
+    if (place_is_open(&ledger->place)) {
         return 0;
     }
     if (ledger_lock(ledger) != 0) {
@@ -116,9 +116,8 @@ static int same_look(struct ledger *ledger, const struct store *same, struct fau
         ledger_unlock(ledger);
         return fault_set(fault, ledger->path, "is a segment that was closed; move it away");
     }
-    ledger->closed = false;
+    place_set(&ledger->place, same->dev, same->ino);
     head = head_get(&ledger->head);
-    head.flags &= ~(uint64_t)HEAD_CLOSED;
     head.dev = same->dev;
     head.ino = same->ino;
     head_set(&ledger->head, &head);
@@ -137,13 +136,14 @@ static int next_open(struct ledger *ledger, struct store *next, enum segment_tur
         return fault_next(ledger, errno, fault);
     }
     *turn = SEGMENT_NEXT;
-    state = chain_tail_read(
-        next->read_fd, ledger->closed ? ledger->end.next_seq : head_get(&ledger->head).next_seq,
-        ledger->scratch, &tail);
+    state = chain_tail_read(next->read_fd,
+                            place_is_open(&ledger->place) ? head_get(&ledger->head).next_seq
+                                                          : ledger->end.next_seq,
+                            ledger->scratch, &tail);
     /* Emptied in place, the same file begins anew, too, if need be with an opening that was torn.
      */
     if (next->dev == ledger->store.dev && next->ino == ledger->store.ino && next->size > 0 &&
-        (!ledger->closed || state != CHAIN_OK || tail.found)) {
+        (place_is_open(&ledger->place) || state != CHAIN_OK || tail.found)) {
         *turn = SEGMENT_SAME;
         return same_look(ledger, next, fault);
     }
@@ -196,7 +196,7 @@ static void old_close(struct ledger *ledger, struct seal *seal, struct fault *fa
     if (sealed) {
         event.time_us = ledger_now_us();
         ledger_format(ledger, &ledger->end, &entry, &line);
-        line.next.flags = HEAD_CLOSED;
+        place_end(&ledger->place); /* whatever becomes of this process, nobody writes behind it */
         if (ledger_put(ledger, &ledger->store, &ledger->end, &line) != 0) {
             (void)fault_set(&more, ledger->path, "the file before cannot be closed: %s",
                             strerror(errno));
@@ -237,7 +237,7 @@ static int next_begin(struct ledger *ledger, struct seal *seal, const struct sto
     event.prev_h = span_of(digits);
     event.pk = span_of(public_key);
     if (ledger_mend(ledger, next, head, &tail, &event) != 0) {
-        atomic_store(&ledger->shared->next_error, errno);
+        place_set_error(&ledger->place, errno);
         return fault_set(fault, ledger->path, "cannot be written: %s; no record is until it can",
                          strerror(errno));
     }
@@ -250,8 +250,7 @@ static void end_tell(struct ledger *ledger, const struct store *next)
 {
     struct head head = ledger->end;
 
-    ledger->closed = true;
-    head.flags |= HEAD_CLOSED;
+    place_end(&ledger->place);
     head.dev = next->dev;
     head.ino = next->ino;
     head_set(&ledger->head, &head);
@@ -263,7 +262,7 @@ static void deleted_end(struct ledger *ledger, struct seal *seal, struct audit_n
 {
     struct fault rest = {"", ""};
 
-    if (ledger->closed) {
+    if (!place_is_open(&ledger->place)) {
         return;
     }
     (void)seal_prepare(seal, ledger, news->seal, &rest);
@@ -283,14 +282,15 @@ static int turn_locked(struct segment *segment, struct ledger *ledger, struct se
     struct fault more = {"", ""};
     struct head now;
 
-    if (!ledger->closed && next->dev == ledger->store.dev && next->ino == ledger->store.ino) {
+    if (place_is_open(&ledger->place) && next->dev == ledger->store.dev &&
+        next->ino == ledger->store.ino) {
         ledger->end = end_guess(ledger, seal);
         seal->broken++;
         (void)fault_set(&news->fault, ledger->path,
                         "was emptied: what was in it, up to record %llu, is lost unless there is a "
                         "copy",
                         (unsigned long long)ledger->end.next_seq - 1);
-    } else if (!ledger->closed) {
+    } else if (place_is_open(&ledger->place)) {
         old_close(ledger, seal, &news->fault);
     }
     end_tell(ledger, next);
@@ -302,8 +302,7 @@ static int turn_locked(struct segment *segment, struct ledger *ledger, struct se
     if (store_replace(&ledger->store, next) != 0) {
         return fault_set(&news->fault, ledger->path, "cannot be opened: %s", strerror(errno));
     }
-    ledger->closed = false;
-    atomic_store(&ledger->shared->next_error, 0);
+    place_set(&ledger->place, ledger->store.dev, ledger->store.ino);
     atomic_store(&ledger->shared->last_error, 0); /* the opening is written */
     atomic_store(&ledger->shared->unsynced, false);
     segment->first_seq = now.next_seq - 1;
@@ -323,8 +322,8 @@ static bool is_in_use(const struct ledger *ledger, const struct store *next)
 {
     struct stat st;
 
-    return !ledger->closed && next->dev == ledger->store.dev && next->ino == ledger->store.ino &&
-           (fstat(next->read_fd, &st) != 0 || st.st_size > 0);
+    return place_is_open(&ledger->place) && next->dev == ledger->store.dev &&
+           next->ino == ledger->store.ino && (fstat(next->read_fd, &st) != 0 || st.st_size > 0);
 }
 
 int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *seal, bool rename,
@@ -368,7 +367,7 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     }
     r = turn_locked(segment, ledger, seal, &next, news);
     ledger_unlock(ledger);
-    if (r == 0 || ledger->closed) {
+    if (r == 0 || !place_is_open(&ledger->place)) {
         renamed[0] = '\0'; /* there is no way back */
     }
     if (r == 0) {
@@ -383,9 +382,9 @@ int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *se
     }
 
 out:
-    if (r != 0 && ledger->closed) {
+    if (r != 0 && !place_is_open(&ledger->place)) {
         /* Nobody has to come and be refused before status says so. */
-        atomic_store(&ledger->shared->last_error, atomic_load(&ledger->shared->next_error));
+        atomic_store(&ledger->shared->last_error, place_error(&ledger->place));
     }
     if (r != 0 && renamed[0] != '\0') {
         /* If somebody has put a file there, the old one is in use under its new name. */
