@@ -339,6 +339,24 @@ TRAIL_TEST(refuses_files_of_state_that_others_may_read_or_that_are_damaged)
     walk_whole(file);
 }
 
+TRAIL_TEST(refuses_a_key_of_which_any_byte_was_changed)
+{
+    char *key;
+    size_t len;
+
+    stop(trail_begin());
+    key = file_get("audit.key", &len);
+    for (size_t i = 0; i < len; i++) {
+        key[i] ^= 1;
+        file_put("audit.key", key, len);
+        trail_refused_at("./audit.key", file, "is damaged or none of ours");
+        key[i] ^= 1;
+    }
+    file_put("audit.key", key, len);
+    free(key);
+    stop(trail_begin());
+}
+
 TRAIL_TEST(refuses_to_go_on_without_its_key)
 {
     char key[AUDIT_KEY_BYTES];
