@@ -134,9 +134,33 @@ static void tell_bad(const struct verify_file *file, const struct verify_options
     }
 }
 
-/* What a file says by itself. */
-static void tell_file(const struct verify_file *file, const struct verify_options *options,
-                      bool tied, const struct verify_listener *to)
+/* An unfinished last line. On a full disk the daemon may turn to the next file without having
+ * finished it, and then goes on there after the record before it. */
+static void tell_cut(const struct verify_file *file, const struct verify_file *next,
+                     const struct verify_listener *to)
+{
+    const struct verify_segment *s = &file->segment;
+    const uint64_t count = s->marks[VERIFY_CUT].count;
+
+    if (next != NULL && s->records > 0 && !s->closed &&
+        next->segment.first_seq == s->last_seq + 1 &&
+        memcmp(next->segment.before, s->hash, VERIFY_HASH_BYTES) == 0) {
+        tell(to, at_mark(file, VERIFY_CUT, VERIFY_NOTE),
+             "the last line is unfinished (%" PRIu64 " bytes), and the next file goes on after the "
+             "record before it: the disk was full, or the daemon died",
+             count);
+        return;
+    }
+    tell(to, at_mark(file, VERIFY_CUT, VERIFY_INCOMPLETE),
+         "the last line is unfinished (%" PRIu64 " bytes): it was cut, or the daemon died and "
+         "has not been started since",
+         count);
+}
+
+/* What a file says by itself, and, for its end, the next one. */
+static void tell_file(const struct verify_file *file, const struct verify_file *next,
+                      const struct verify_options *options, bool tied,
+                      const struct verify_listener *to)
 {
     const struct verify_segment *s = &file->segment;
     const struct verify_mark *m = s->marks;
@@ -154,10 +178,7 @@ static void tell_file(const struct verify_file *file, const struct verify_option
         tell(to, (struct verify_finding){.level = VERIFY_NOTE, .path = file->path}, "it is empty");
     }
     if (m[VERIFY_CUT].count != 0) {
-        tell(to, at_mark(file, VERIFY_CUT, VERIFY_INCOMPLETE),
-             "the last line is unfinished (%" PRIu64 " bytes): it was cut, or the daemon died and "
-             "has not been started since",
-             m[VERIFY_CUT].count);
+        tell_cut(file, next, to);
     }
     if (m[VERIFY_LOST].count != 0) {
         tell(to, at_mark(file, VERIFY_LOST, VERIFY_INCOMPLETE),
@@ -377,7 +398,7 @@ static size_t tell_chain(const struct verify_file *files, size_t count,
         } else {
             join(&joint, &files[i]);
         }
-        tell_file(&files[i], options, joint.tied, listener);
+        tell_file(&files[i], i + 1 < count ? &files[i + 1] : NULL, options, joint.tied, listener);
         chain->broken = chain->broken || files[i].segment.why[0] != '\0';
         head_met = head_met || files[i].segment.head_met;
     }
@@ -479,7 +500,7 @@ void verify_set(struct verify_file *files, size_t count, const struct verify_opt
         i += tell_chain(files + i, count - i, options, listener);
     }
     for (; i < count; i++) {
-        tell_file(&files[i], options, false, listener);
+        tell_file(&files[i], NULL, options, false, listener);
     }
     if (options->has_head) {
         tell_head(files, count, options, listener);

@@ -1036,6 +1036,35 @@ Test(rule, joins_files_by_their_seals_too)
     }
 }
 
+/* On a full disk the daemon may turn to the next file without having finished its last line. */
+Test(rule, an_unfinished_line_is_none_that_is_missing_where_the_next_file_goes_on_before_it)
+{
+    static const char *const rows[][2] = {
+        {SEGMENT("2", "1"), AUTH}, {CLOSE, SEGMENT("3", "1")}, {AUTH, SEGMENT("3", "1")}};
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const char *const lines[] = {OPEN, AUTH, SEAL("0", "0", "2"), rows[i][0], rows[i][1]};
+        struct trail t = lines_build(lines, 5, 0);
+        const size_t first = (size_t)(line_at(&t, i == 0 ? 3 : 4) - t.text);
+        char cut[4096];
+        struct verify_file files[2];
+        struct seen seen;
+
+        /* In the last row a whole record is cut, too. */
+        const size_t len = i < 2 ? first : (size_t)(line_at(&t, 3) - t.text);
+
+        memcpy(cut, t.text, len);
+        memcpy(cut + len, "{\"v\":1,\"seq\":", 13);
+        files[0] = file_of(cut, len + 13, &none);
+        files[1] = file_of(t.text + first, t.len - first, &none);
+        seen = set_of(files, 2, &none);
+        cr_expect_eq(refused(&seen), i > 0, "row %zu", i);
+        seen = set_of(files, 1, &none);
+        cr_expect(refused(&seen), "row %zu, the first file alone", i);
+        free(t.text);
+    }
+}
+
 /* ---- what the daemon itself found missing */
 
 #define LOST(from)                                                                                 \
