@@ -116,10 +116,11 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
                struct fault *fault);
 
 /*
- * In a worker, before it has threads: with `commit` it opens the file once more for itself. The
- * kernel tells of what the disk could not take once to each that has opened a file, so of processes
- * that share a descriptor only one would hear of it. -1 and errno where the file cannot be opened
- * any more: then the shared descriptor stays.
+ * In a worker, before it has threads: it opens the file once more for itself, and gives up what the
+ * trail is locked with. The kernel tells of what the disk could not take once to each that has
+ * opened a file, so of processes that share a descriptor only one would hear of it, and any of them
+ * could unlock it. -1 and errno where the file cannot be opened any more: then the shared
+ * descriptor stays.
  */
 int audit_part(struct audit *audit);
 

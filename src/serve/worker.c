@@ -77,7 +77,7 @@ int worker_run(const struct worker_parts *parts)
     const uint64_t files = generation_files(g);
     if (audit_part(parts->audit) != 0) {
         log_line(LOG_LEVEL_WARNING,
-                 "%s: cannot be opened by each worker, as sync: commit wants: %s",
+                 "%s: cannot be opened once more by a worker, which shares the daemon's: %s",
                  g->config->audit.file, strerror(errno));
     }
     int status = sandbox_worker(g->config, &missing);

@@ -39,8 +39,8 @@ struct audit {
     ino_t dir_ino;
     uint32_t sync_failures;  /* that were there when the file was opened */
     uint64_t sync_rotate_ms; /* not before this is another file opened because of them */
-    uint64_t synced_seq;
-    uint64_t sync_ms; /* when the next background sync is due; so for the others */
+    uint64_t synced_size;    /* of the file, with all of it on the disk, or given up */
+    uint64_t sync_ms;        /* when the next background sync is due; so for the others */
     uint64_t seal_ms;
     bool seal_late; /* it was due, and is not made */
     bool unsynced;  /* the last background sync failed, or was given up */
@@ -332,7 +332,8 @@ int audit_open(const struct audit_options *options, uid_t uid, gid_t gid, struct
 
 int audit_part(struct audit *audit)
 {
-    return audit->commit ? ledger_follow(&audit->ledger) : 0;
+    head_part(&audit->ledger.head);
+    return ledger_follow(&audit->ledger);
 }
 
 void audit_close(struct audit *audit)
@@ -364,19 +365,18 @@ static void news_temper(struct audit *audit, uint64_t now_ms, struct audit_news 
 static bool background_sync(struct audit *audit, uint64_t now_ms, struct audit_news *news)
 {
     struct ledger *ledger = &audit->ledger;
-    const uint64_t seq = head_get(&ledger->head).next_seq;
-
+    uint64_t size = 0;
     bool synced = true;
 
     if (now_ms < audit->sync_ms) {
         return true;
     }
     audit->sync_ms = now_ms + SYNC_MS;
-    if (seq != audit->synced_seq) {
+    if (store_size(&ledger->store, &size) != 0 || size != audit->synced_size) {
         synced = ledger_sync(ledger, &ledger->store) == 0;
 
         /* What failed is not tried again; what the disk was too busy for is. */
-        audit->synced_seq = synced || errno != ETIMEDOUT ? seq : audit->synced_seq;
+        audit->synced_size = synced || errno != ETIMEDOUT ? size : audit->synced_size;
         if (!synced) {
             (void)fault_set(&news->fault, ledger->path, "cannot be synced: %s",
                             sync_error_text(errno));
@@ -429,6 +429,7 @@ static int turn(struct audit *audit, bool rename, enum segment_turn *out, struct
     audit->turn_wanted = false;
     if (*out == SEGMENT_NEXT) {
         audit->sync_failures = atomic_load(&audit->ledger.shared->sync_failures);
+        audit->synced_size = 0;
     }
     return 0;
 }

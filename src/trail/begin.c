@@ -92,6 +92,16 @@ static int opening_check(const struct begin *b, const struct audit_format_event 
     return 0;
 }
 
+/* The first record that no seal covers, in front of an opening: the head's word for it, if that can
+ * be true; else a seal and the end of the file came before the opening. */
+static uint64_t from_check(const struct begin *b, uint64_t from, uint64_t opening)
+{
+    if (from >= b->seal->keys.from && from <= opening) {
+        return from;
+    }
+    return opening > 0 ? opening - 1 : 0;
+}
+
 /* Writes an opening into a file that holds no record. */
 static int opening_write(struct begin *b, const struct chain_tail *tail, const char *word)
 {
@@ -185,8 +195,8 @@ static int file_empty(struct begin *b)
         if (!b->known && !b->accept_gap) {
             return fault_set(b->fault, ledger->path,
                              "holds no record and audit.head is lost, but %s knows of record %llu; "
-                             "restore them, start once with --accept-audit-gap, or begin a new "
-                             "chain: move audit.key away",
+                             "restore them, start once with --accept-audit-gap if no file holds "
+                             "a later record, or begin a new chain: move audit.key away",
                              keys->path, (unsigned long long)keys->durable_seq);
         }
         head = (struct head){
@@ -202,6 +212,8 @@ static int file_empty(struct begin *b)
     if (head.next_seq == 0) {
         return chain_new(b, &tail);
     }
+    head.from = from_check(b, head.from, head.next_seq);
+    head_set(&ledger->head, &head);
     return key_choose(b, head.epoch, NULL) != 0 ? -1 : opening_write(b, &tail, "segment.open");
 }
 
@@ -328,7 +340,8 @@ static int tail_finish(struct begin *b, const struct chain_tail *tail,
 
     /* Whatever the head said of it; where a segment has but its opening, the head alone knows. */
     head.epoch = anchor->key.epoch;
-    head.from = anchor->key.mark == CHAIN_SEAL ? anchor->key.seq + 1 : head.from;
+    head.from = anchor->key.mark == CHAIN_SEAL ? anchor->key.seq + 1
+                                               : from_check(b, head.from, anchor->key.seq);
     head_set(&ledger->head, &head);
     if (ledger_mend(ledger, &ledger->store, &head, tail, NULL) != 0) {
         return fault_write(b);

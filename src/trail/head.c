@@ -118,10 +118,18 @@ int head_open(const char *state_dir, struct head_file *out, struct fault *fault)
     return 0;
 }
 
+void head_part(struct head_file *file)
+{
+    (void)close(file->fd);
+    file->fd = -1;
+}
+
 void head_close(struct head_file *file)
 {
     if (file->page != NULL) {
         (void)munmap(file->page, HEAD_FILE_BYTES);
+    }
+    if (file->page != NULL && file->fd >= 0) {
         (void)close(file->fd);
     }
     *file = (struct head_file){NULL, -1};

@@ -30,7 +30,7 @@ struct head_page;
 
 struct head_file {
     struct head_page *page;
-    int fd;
+    int fd; /* -1 where it is only mapped */
 };
 
 /*
@@ -38,6 +38,10 @@ struct head_file {
  * as long as any process that inherited it lives: a second daemon is refused.
  */
 int head_open(const char *state_dir, struct head_file *out, struct fault *fault);
+
+/* In a child: closes the descriptor, so that it can do nothing to the lock, which lives as long as
+ * any process has the head mapped. */
+void head_part(struct head_file *file);
 
 /* Harmless when nothing is open. */
 void head_close(struct head_file *file);

@@ -153,7 +153,8 @@ int ledger_mend(struct ledger *ledger, const struct store *store, struct head *h
     if (store_append(store, "\n", 1) != 0) {
         return -1;
     }
-    if (head->next_seq == 0) {
+    if (head->next_seq == 0 && opening != NULL) {
+        /* A chain's opening, which names it; once it has begun nobody else does. */
         memcpy(ledger->chain, line.chain, sizeof(ledger->chain));
     }
     *head = head_move(ledger, store, *head, &line);

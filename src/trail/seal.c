@@ -7,20 +7,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const char sig_key[] = ",\"sig\":\"";
-
-static int size_get(const struct ledger *ledger, uint64_t *out)
-{
-    struct stat st;
-
-    if (fstat(ledger->store.read_fd, &st) != 0) {
-        return -1;
-    }
-    *out = (uint64_t)st.st_size;
-    return 0;
-}
 
 static int fault_file(const struct ledger *ledger, struct fault *fault, const char *what)
 {
@@ -43,7 +31,7 @@ void seal_look(struct seal *seal, struct ledger *ledger, uint64_t most)
     uint64_t size = 0;
 
     /* What does not fit now does not fit under the lock either, and is dealt with there. */
-    if (size_get(ledger, &size) == 0) {
+    if (store_size(&ledger->store, &size) == 0) {
         (void)chain_walk(ledger->store.read_fd, size, most, ledger->scratch, &seal->walk);
     }
     if (seal->walk.own_seen) {
@@ -56,8 +44,9 @@ bool seal_is_due(const struct seal *seal, const struct ledger *ledger)
     uint64_t size = 0;
 
     /* A head that is any worker's to write can only add a reason. */
-    return seal->announced || seal->walk.next_seq != seal->from || size_get(ledger, &size) != 0 ||
-           size != seal->walk.offset || head_get(&ledger->head).next_seq != seal->from;
+    return seal->announced || seal->walk.next_seq != seal->from ||
+           store_size(&ledger->store, &size) != 0 || size != seal->walk.offset ||
+           head_get(&ledger->head).next_seq != seal->from;
 }
 
 void seal_key(const struct seal *seal, uint64_t *epoch, char public_key[65])
@@ -73,7 +62,7 @@ int seal_restart(struct seal *seal, const struct ledger *ledger, uint64_t next_s
 {
     uint64_t size = 0;
 
-    if (size_get(ledger, &size) != 0) {
+    if (store_size(&ledger->store, &size) != 0) {
         return -1;
     }
     seal->misfit = false;
@@ -102,7 +91,7 @@ static int end_read(struct ledger *ledger, struct span *out)
     uint64_t size = 0;
     size_t len;
 
-    if (size_get(ledger, &size) != 0) {
+    if (store_size(&ledger->store, &size) != 0) {
         return -1;
     }
     len = size < CHAIN_STRAY_MAX ? (size_t)size : (size_t)CHAIN_STRAY_MAX;
@@ -166,7 +155,7 @@ enum seal_proof seal_prove(struct seal *seal, struct ledger *ledger, struct faul
         (void)fault_set(fault, ledger->path, "has ended, and the next file has not begun");
         return SEAL_STUCK;
     }
-    if (size_get(ledger, &size) == 0) {
+    if (store_size(&ledger->store, &size) == 0) {
         state = chain_walk(ledger->store.read_fd, size, UINT64_MAX, ledger->scratch, &seal->walk);
     }
     if (state == CHAIN_UNREADABLE) {
@@ -222,7 +211,7 @@ int seal_write(struct seal *seal, struct ledger *ledger, uint64_t flags, struct 
     if (seal->announced || !seal->keys.has_next) {
         return fault_set(fault, seal->keys.path, "has not followed the seal before yet");
     }
-    if (after.next_seq == seal->from) {
+    if (after.next_seq <= seal->from) {
         return 0;
     }
     secret_hex(next_pk, seal->keys.next, SECRET_SIGN_PUBLIC_BYTES);

@@ -36,12 +36,12 @@ bool segment_is_full(const struct segment *segment, const struct ledger *ledger,
 {
     const uint64_t count = seal->walk.next_seq - segment->first_seq;
     const uint64_t now_s = ledger_now_us() / 1000000;
-    struct stat st;
+    uint64_t size = 0;
 
-    if (count <= segment->own || fstat(ledger->store.read_fd, &st) != 0) {
+    if (count <= segment->own || store_size(&ledger->store, &size) != 0) {
         return false;
     }
-    return (bytes != 0 && (uint64_t)st.st_size >= bytes) ||
+    return (bytes != 0 && size >= bytes) ||
            (age_ms != 0 && now_s > segment->begun_s && (now_s - segment->begun_s) * 1000 >= age_ms);
 }
 
@@ -320,10 +320,10 @@ static int turn_locked(struct segment *segment, struct ledger *ledger, struct se
  * the next seal finds that. */
 static bool is_in_use(const struct ledger *ledger, const struct store *next)
 {
-    struct stat st;
+    uint64_t size = 0;
 
     return place_is_open(&ledger->place) && next->dev == ledger->store.dev &&
-           next->ino == ledger->store.ino && (fstat(next->read_fd, &st) != 0 || st.st_size > 0);
+           next->ino == ledger->store.ino && (store_size(next, &size) != 0 || size > 0);
 }
 
 int segment_turn(struct segment *segment, struct ledger *ledger, struct seal *seal, bool rename,

@@ -139,6 +139,17 @@ int store_find(const struct store_options *options, dev_t dev, ino_t ino, struct
     return r;
 }
 
+int store_size(const struct store *store, uint64_t *out)
+{
+    struct stat st;
+
+    if (fstat(store->read_fd, &st) != 0) {
+        return -1;
+    }
+    *out = (uint64_t)st.st_size;
+    return 0;
+}
+
 bool store_is_deleted(const struct store *store)
 {
     struct stat st;
@@ -222,19 +233,17 @@ int store_replace(struct store *store, struct store *next)
 
 int store_append(const struct store *store, const char *bytes, size_t len)
 {
-    size_t done = 0;
+    ssize_t n;
 
-    while (done < len) {
-        ssize_t n = write(store->fd, bytes + done, len - done);
-
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            errno = n == 0 ? EIO : errno;
-            return -1;
-        }
-        done += (size_t)n;
+    do {
+        n = write(store->fd, bytes, len);
+    } while (n < 0 && errno == EINTR);
+    if (n >= 0 && (size_t)n < len) {
+        /* Somebody else may write before the rest does, and what is in two pieces is no record:
+         * this only asks why. */
+        n = write(store->fd, bytes + n, len - (size_t)n);
+        errno = n < 0 ? errno : ENOSPC;
+        return -1;
     }
-    return 0;
+    return n < 0 ? -1 : 0;
 }

@@ -33,6 +33,9 @@ int store_open(const struct store_options *options, struct store *out);
  * directory. -1 and errno, ENOENT when it is not there. */
 int store_find(const struct store_options *options, dev_t dev, ino_t ino, struct store *out);
 
+/* How many bytes it has now; -1 and errno. */
+int store_size(const struct store *store, uint64_t *out);
+
 /* Whether the file has no name any more: what is written to it is gone when it is closed. */
 bool store_is_deleted(const struct store *store);
 
@@ -49,7 +52,8 @@ void store_close(struct store *store);
  * and leaves `next` closed; -1 and errno, and then the caller must open and replace again. */
 int store_replace(struct store *store, struct store *next);
 
-/* Appends all bytes; -1 and errno, after which some of them may have been written. */
+/* Appends all bytes at once; -1 and errno, after which some of them may have been written, or all.
+ */
 int store_append(const struct store *store, const char *bytes, size_t len);
 
 #endif

@@ -10,6 +10,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -39,12 +40,40 @@ ssize_t pread(int fd, void *out, size_t len, off_t offset)
     return disk_unreadable ? -1 : (ssize_t)syscall(SYS_pread64, fd, out, len, offset);
 }
 
+/* What the disk has no room for: writes with these words in them. */
+static const char *disk_full_for;
+
+/* So many bytes of the next write come later than the others, after this was done. */
+static size_t write_late;
+static void (*write_between)(void);
+
+/* The library's, in this program. */
+ssize_t write(int fd, const void *bytes, size_t len)
+{
+    const size_t late = write_late < len ? write_late : 0;
+    ssize_t r;
+
+    write_late = 0;
+    errno = ENOSPC;
+    if (disk_full_for != NULL && memmem(bytes, len, disk_full_for, strlen(disk_full_for)) != NULL) {
+        return -1;
+    }
+    r = (ssize_t)syscall(SYS_write, fd, bytes, len - late);
+    if (late > 0 && write_between != NULL) {
+        write_between();
+    }
+    return r;
+}
+
+static unsigned disk_syncs;
+
 /* The library's, in this program. */
 int fdatasync(int fd)
 {
     void (*call)(void) = meanwhile;
 
     meanwhile = NULL;
+    disk_syncs++;
     if (call != NULL) {
         call();
     }
@@ -1778,4 +1807,256 @@ TRAIL_TEST(knows_after_a_turn_that_all_is_well)
     cr_assert_eq(audit_append_event(audit, "keytab", "changed", NULL, NULL), REASON_OK);
     cr_expect_eq(audit_last_error(audit), 0);
     audit_close(audit);
+}
+
+/* ---- found by those who tried */
+
+static void lf_add(void)
+{
+    int fd = open(file, O_WRONLY | O_APPEND);
+
+    cr_assert(fd >= 0 && syscall(SYS_write, fd, "\n", 1) == 1 && close(fd) == 0);
+}
+
+/* Somebody may write between the two. */
+TRAIL_TEST(takes_no_line_for_written_that_went_in_two_pieces)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    write_late = 30;
+    cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    cr_expect_eq(audit_last_error(audit), ENOSPC);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    seal(audit);
+    (void)walk_whole(file);
+    write_late = 30;
+    write_between = lf_add;
+    cr_assert_eq(append_sample(audit), REASON_AUDIT_UNAVAILABLE);
+    write_between = NULL;
+    cr_assert(tick(audit, &news));
+    cr_expect(strstr(news.fault.what, "was changed") != NULL, "%s", news.fault.what);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    stop(audit);
+}
+
+/* A record 0 of another chain that lacks but its LF, and a head before it. */
+TRAIL_TEST(keeps_the_name_of_its_chain)
+{
+    static const unsigned char zeros[32];
+    unsigned char prev[32] = {0};
+    struct audit *audit = trail_begin();
+    struct head_file shared;
+    struct audit_news news;
+    char chain[17];
+
+    snprintf(chain, sizeof(chain), "%s", audit_chain(audit));
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    line_forge("0123456789abcdef", 0,
+               "\"event\":\"auth\",\"outcome\":\"failed\",\"reason\":\"bad_token\",\"status\":401",
+               prev);
+    cr_assert(truncate(file, (off_t)file_size(file) - 1) == 0);
+    head_forge(0, zeros);
+    shared = head_map();
+    head_dirty_set(&shared, true);
+    head_unmap(&shared);
+    cr_assert(tick(audit, &news));
+    cr_expect(strstr(news.fault.what, "was changed") != NULL, "%s", news.fault.what);
+    cr_expect_str_eq(audit_chain(audit), chain);
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(append_in_worker(audit), REASON_OK);
+        seal(audit);
+    }
+    cr_expect_eq(audit_seals(audit).broken, 1);
+    cr_assert(rename(file, "audit.1") == 0);
+    trail_rotate(audit);
+    stop(audit);
+    audit = trail_begin();
+    cr_expect_str_eq(audit_chain(audit), chain);
+    stop(audit);
+}
+
+/* Unlocks whatever it has; its exit status says how many descriptors of the head it found. */
+static int unlock_all(struct audit *audit)
+{
+    char path[64];
+    char target[512];
+    int heads = 0;
+
+    if (audit_part(audit) != 0) {
+        return 99;
+    }
+    for (int fd = 3; fd < 1000; fd++) {
+        ssize_t len;
+
+        (void)flock(fd, LOCK_UN);
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        len = readlink(path, target, sizeof(target) - 1);
+        target[len > 0 ? len : 0] = '\0';
+        heads += strstr(target, "audit.head") != NULL;
+    }
+    return heads;
+}
+
+TRAIL_TEST(stays_locked_whatever_a_worker_does)
+{
+    struct audit *audit = trail_begin();
+    pid_t child = fork();
+    int status = 0;
+
+    if (child == 0) {
+        _exit(unlock_all(audit));
+    }
+    cr_assert(waitpid(child, &status, 0) == child && WIFEXITED(status));
+    cr_expect_eq(WEXITSTATUS(status), 0);
+    trail_refused(file, "is in use by another daemon");
+    cr_assert(rename(file, "audit.1") == 0);
+    trail_refused_at("./audit.head", file, "is in use by another daemon");
+    cr_assert(rename("audit.1", file) == 0);
+    audit_close(audit);
+}
+
+TRAIL_TEST(syncs_what_was_written_whatever_the_head_says)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct head before;
+    unsigned syncs;
+
+    now += 5000;
+    (void)audit_tick(audit, &pace, now, &news);
+    before = head_now();
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    head_forge(before.next_seq, before.hash);
+    syncs = disk_syncs;
+    now += 5000;
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_expect_eq(disk_syncs, syncs + 1);
+    now += 5000;
+    (void)audit_tick(audit, &pace, now, &news);
+    cr_expect_eq(disk_syncs, syncs + 1, "nothing is new");
+    audit_close(audit);
+}
+
+/* It dies when the next file has begun, and before the key of the seal before it is given up. */
+static void die_in_a_turn(uint64_t from, bool empty)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk = {.next_seq = 0};
+    struct head_file shared;
+    struct audit_news news;
+    struct head head;
+
+    seal(audit);
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_assert(rename(file, "audit.1") == 0);
+    disk_broken = true;
+    disk_full_for = empty ? "segment.open" : NULL;
+    cr_assert_eq(audit_rotate(audit, &news), -1);
+    disk_broken = false;
+    disk_full_for = NULL;
+    audit_close(audit);
+    shared = head_map();
+    head = head_get(&shared);
+    cr_expect_eq(head.from, 5);
+    head.from = from;
+    head_set(&shared, &head);
+    head_unmap(&shared);
+    audit = trail_begin();
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    seal(audit);
+    stop(audit);
+    expect_line(file, "\"event\":\"seal\",\"mono\"", "\"from\":");
+    walk_on(&walk, "audit.1");
+    walk_next(&walk, file);
+}
+
+TRAIL_TEST(seals_from_where_the_seal_before_ended_when_the_head_says_0)
+{
+    die_in_a_turn(0, false);
+}
+
+TRAIL_TEST(seals_from_where_the_seal_before_ended_when_the_head_says_1000)
+{
+    die_in_a_turn(1000, false);
+}
+
+TRAIL_TEST(seals_from_where_the_seal_before_ended_when_there_is_no_opening)
+{
+    die_in_a_turn(1000, true);
+}
+
+TRAIL_TEST(does_not_go_on_in_a_closed_segment_that_is_moved_back)
+{
+    struct audit *audit = trail_begin();
+    struct walk walk = {.next_seq = 0};
+    struct audit_news news;
+    size_t size;
+
+    cr_assert(rename(file, "audit.1") == 0);
+    disk_full_for = "segment.open";
+    trail_rotate_refused(audit, "cannot be written");
+    size = file_size("audit.1");
+    cr_assert(rename("audit.1", file) == 0);
+    disk_full_for = NULL;
+    for (unsigned i = 0; i < 2; i++) {
+        now += 61000;
+        cr_assert(audit_tick(audit, &pace, now, &news));
+        cr_expect(strstr(news.fault.what, "is a segment that was closed") != NULL, "%s",
+                  news.fault.what);
+        cr_assert_eq(append_in_worker(audit), REASON_AUDIT_UNAVAILABLE);
+    }
+    cr_expect_eq(file_size(file), size);
+    cr_assert(rename(file, "audit.1") == 0);
+    now += 5000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.segment[0] != '\0', "%s",
+              news.fault.what);
+    cr_assert_eq(append_in_worker(audit), REASON_OK);
+    stop(audit);
+    walk_on(&walk, "audit.1");
+    walk_next(&walk, file);
+}
+
+/* The opening is torn within its number. */
+TRAIL_TEST(goes_on_behind_a_torn_opening_whatever_the_head_says)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+    struct head head;
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    cr_assert(rename(file, "audit.1") == 0);
+    limit_set(20);
+    cr_assert_eq(audit_rotate(audit, &news), -1);
+    limit_set(RLIM_INFINITY);
+    cr_assert_eq(file_size(file), 20);
+    head = head_now();
+    head_forge(head.next_seq + 5, head.hash);
+    now += 5000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.segment[0] != '\0', "%s",
+              news.fault.what);
+    cr_assert_eq(append_in_worker(audit), REASON_OK);
+    stop(audit);
+    expect_line(file, "\"event\":\"segment.open\"", "\"torn_bytes\":20");
+}
+
+/* Nobody has told it to turn but a disk that failed, and that is no reason again for a while. */
+TRAIL_TEST(tries_again_to_begin_the_next_file)
+{
+    struct audit *audit = trail_begin();
+    struct audit_news news;
+
+    cr_assert_eq(append_sample(audit), REASON_OK);
+    disk_broken = true;
+    disk_full_for = "segment.open";
+    now += 5000;
+    (void)audit_tick(audit, &pace, now, &news);
+    disk_broken = false;
+    cr_assert_eq(append_in_worker(audit), REASON_AUDIT_UNAVAILABLE);
+    disk_full_for = NULL;
+    now += 5000;
+    cr_assert(audit_tick(audit, &pace, now, &news) && news.segment[0] != '\0', "%s",
+              news.fault.what);
+    cr_assert_eq(append_in_worker(audit), REASON_OK);
+    stop(audit);
 }
