@@ -231,19 +231,52 @@ int store_replace(struct store *store, struct store *next)
     return 0;
 }
 
+/* Whether the file ends with these bytes. */
+static bool ends_with(const struct store *store, const char *bytes, size_t len)
+{
+    char piece[512];
+    uint64_t size = 0;
+    size_t done = 0;
+
+    if (store_size(store, &size) != 0 || size < len) {
+        return false;
+    }
+    while (done < len) {
+        const size_t most = len - done < sizeof(piece) ? len - done : sizeof(piece);
+        const ssize_t n = pread(store->read_fd, piece, most, (off_t)(size - len + done));
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0 || memcmp(piece, bytes + done, (size_t)n) != 0) {
+            return false;
+        }
+        done += (size_t)n;
+    }
+    return true;
+}
+
 int store_append(const struct store *store, const char *bytes, size_t len)
 {
-    ssize_t n;
+    bool at_once = true;
+    size_t done = 0;
 
-    do {
-        n = write(store->fd, bytes, len);
-    } while (n < 0 && errno == EINTR);
-    if (n >= 0 && (size_t)n < len) {
-        /* Somebody else may write before the rest does, and what is in two pieces is no record:
-         * this only asks why. */
-        n = write(store->fd, bytes + n, len - (size_t)n);
-        errno = n < 0 ? errno : ENOSPC;
+    while (done < len) {
+        ssize_t n = write(store->fd, bytes + done, len - done);
+
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            errno = n == 0 ? EIO : errno;
+            return -1;
+        }
+        done += (size_t)n;
+        at_once = (size_t)n == len;
+    }
+    if (!at_once && !ends_with(store, bytes, len)) {
+        errno = EBUSY; /* somebody else has written between the pieces */
         return -1;
     }
-    return n < 0 ? -1 : 0;
+    return 0;
 }

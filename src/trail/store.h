@@ -52,8 +52,8 @@ void store_close(struct store *store);
  * and leaves `next` closed; -1 and errno, and then the caller must open and replace again. */
 int store_replace(struct store *store, struct store *next);
 
-/* Appends all bytes at once; -1 and errno, after which some of them may have been written, or all.
- */
+/* Appends all bytes in one piece; -1 and errno, after which some of them may have been written, or
+ * all; EBUSY when they are not together. */
 int store_append(const struct store *store, const char *bytes, size_t len);
 
 #endif
