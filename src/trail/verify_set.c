@@ -276,6 +276,13 @@ static bool follows(struct joint *joint, const struct verify_file *file)
              "it announces another key than the last seal before it");
         return false;
     }
+    if (s->seals > 0 && joint->from_known && s->first_from > joint->from) {
+        /* A daemon that has lost audit.head may know no better; the key is the right one. */
+        tell(joint->listener, at_start(file, VERIFY_INCOMPLETE),
+             "no seal names the records %" PRIu64 " to %" PRIu64 " as its own", joint->from,
+             s->first_from - 1);
+        return true;
+    }
     if (s->seals > 0 && joint->from_known && s->first_from != joint->from) {
         tell(joint->listener, at_start(file, VERIFY_TAMPERED),
              "its first seal covers the records from %" PRIu64 " on, and not from %" PRIu64,
@@ -382,6 +389,19 @@ static void tell_end(const struct joint *joint, bool head_met)
     }
 }
 
+/* The file of the same chain after file `i` and copies of it; NULL when there is none. */
+static const struct verify_file *file_after(const struct verify_file *files, size_t count, size_t i)
+{
+    const struct verify_segment *s = &files[i].segment;
+
+    for (size_t k = i + 1; k < count && strcmp(files[k].segment.chain, s->chain) == 0; k++) {
+        if (files[k].segment.first_seq > s->first_seq) {
+            return &files[k];
+        }
+    }
+    return NULL;
+}
+
 /* The files of one chain, from the first on; returns how many they are. */
 static size_t tell_chain(const struct verify_file *files, size_t count,
                          const struct verify_options *options,
@@ -398,7 +418,7 @@ static size_t tell_chain(const struct verify_file *files, size_t count,
         } else {
             join(&joint, &files[i]);
         }
-        tell_file(&files[i], i + 1 < count ? &files[i + 1] : NULL, options, joint.tied, listener);
+        tell_file(&files[i], file_after(files, count, i), options, joint.tied, listener);
         chain->broken = chain->broken || files[i].segment.why[0] != '\0';
         head_met = head_met || files[i].segment.head_met;
     }

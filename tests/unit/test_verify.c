@@ -1007,14 +1007,15 @@ Test(attack, forged_records_that_fit_are_not_called_good)
 /* Two files that are good by themselves and follow each other, but not with these seals. */
 Test(rule, joins_files_by_their_seals_too)
 {
-    static const char *const rows[][4] = {
+    static const char *const rows[][5] = {
         {SEGMENT("3", "1"), SEAL("1", "3", "2"), NULL, NULL},
         {SEGMENT("3", "1"), AUTH, AUTH, NULL},
         {SEGMENT("3", "3"), SEAL("3", "3", "2"), NULL, "announces another key"},
         {"\"event\":\"segment.open\",\"mono\":1,\"prev_seq\":3,\"prev_h\":\"" Z64
          "\",\"epoch\":1,\"pk\":\"1" Z63 "\"",
          AUTH, NULL, "announces another key"},
-        {SEGMENT("3", "1"), SEAL("1", "4", "1"), NULL, "from 4 on, and not from 3"},
+        {SEGMENT("3", "1"), SEAL("1", "2", "3"), NULL, "from 2 on, and not from 3"},
+        {SEGMENT("3", "1"), SEAL("1", "4", "1"), NULL, NULL, "the records 3 to 3"},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -1029,9 +1030,13 @@ Test(rule, joins_files_by_their_seals_too)
         cr_assert(!wrong(&files[0].segment) && !wrong(&files[1].segment), "%s",
                   files[1].segment.why);
         seen = set_of(files, 2, &none);
-        cr_expect_eq(refused(&seen), rows[i][3] != NULL, "row %zu", i);
-        cr_expect(rows[i][3] == NULL || strstr(seen.text[VERIFY_TAMPERED], rows[i][3]) != NULL,
-                  "row %zu: %s", i, seen.text[VERIFY_TAMPERED]);
+        for (size_t k = 3; k < 5; k++) {
+            const enum verify_level level = k == 3 ? VERIFY_TAMPERED : VERIFY_INCOMPLETE;
+
+            cr_expect_eq(seen.levels[level], rows[i][k] != NULL ? 1 : 0, "row %zu", i);
+            cr_expect(rows[i][k] == NULL || strstr(seen.text[level], rows[i][k]) != NULL,
+                      "row %zu: %s", i, seen.text[level]);
+        }
         free(t.text);
     }
 }
@@ -1048,6 +1053,7 @@ Test(rule, an_unfinished_line_is_none_that_is_missing_where_the_next_file_goes_o
         const size_t first = (size_t)(line_at(&t, i == 0 ? 3 : 4) - t.text);
         char cut[4096];
         struct verify_file files[2];
+        struct verify_file twice[3];
         struct seen seen;
 
         /* In the last row a whole record is cut, too. */
@@ -1059,8 +1065,13 @@ Test(rule, an_unfinished_line_is_none_that_is_missing_where_the_next_file_goes_o
         files[1] = file_of(t.text + first, t.len - first, &none);
         seen = set_of(files, 2, &none);
         cr_expect_eq(refused(&seen), i > 0, "row %zu", i);
-        seen = set_of(files, 1, &none);
-        cr_expect(refused(&seen), "row %zu, the first file alone", i);
+        twice[0] = twice[1] = files[0];
+        twice[2] = files[1];
+        seen = set_of(twice, 3, &none);
+        cr_expect_eq(refused(&seen), i > 0, "row %zu, with a copy", i);
+        memcpy(files[1].segment.chain, "00000000000000ff", 16);
+        seen = set_of(files, 2, &none);
+        cr_expect(refused(&seen), "row %zu, with a file of another chain", i);
         free(t.text);
     }
 }
