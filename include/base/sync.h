@@ -14,6 +14,10 @@ enum sync_what {
  * errno when there can be no thread, and then everything is as before. */
 int sync_begin(void);
 
+/* In a child: closes what the thread of the parent has open, which may be a file that is waited for
+ * at that moment. */
+void sync_part(void);
+
 /*
  * Brings what was written to `fd` to the disk. -1 and errno; ETIMEDOUT when the disk has not
  * answered within a second, or has not yet answered who asked before; a time-out that the disk

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@ static struct {
     pthread_cond_t ended;
     bool busy;     /* from when something is asked until the disk has answered */
     bool given_up; /* nobody waits for that answer */
+    int idle;      /* what `fd` is of when it is of no file */
     int fd;        /* a descriptor of the thread's own: who asked may close or replace its */
     enum sync_what what;
     int error;
@@ -41,11 +43,11 @@ static void *thread_run(void *arg)
         while (!sync_thread.busy) {
             (void)pthread_cond_wait(&sync_thread.asked, &sync_thread.mutex);
         }
-        const int fd = sync_thread.fd;
         const enum sync_what what = sync_thread.what;
         (void)pthread_mutex_unlock(&sync_thread.mutex);
-        const int error = sync_now(fd, what) == 0 ? 0 : errno;
-        (void)close(fd);
+        const int error = sync_now(sync_thread.fd, what) == 0 ? 0 : errno;
+        /* Its number is never free, so that a child knows at any moment which one to close. */
+        (void)dup3(sync_thread.idle, sync_thread.fd, O_CLOEXEC);
         (void)pthread_mutex_lock(&sync_thread.mutex);
         sync_thread.busy = false;
         sync_thread.error = error;
@@ -61,6 +63,14 @@ int sync_begin(void)
 {
     pthread_condattr_t clock;
     pthread_t id;
+    const int idle = eventfd(0, EFD_CLOEXEC);
+    const int fd = idle < 0 ? -1 : fcntl(idle, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) {
+        (void)close(idle);
+        return -1;
+    }
+    sync_thread.idle = idle;
+    sync_thread.fd = fd;
     /* Its time must not be that of a clock which somebody sets. */
     int error = pthread_condattr_init(&clock);
     if (error == 0) {
@@ -70,12 +80,23 @@ int sync_begin(void)
     }
     error = error != 0 ? error : pthread_create(&id, NULL, thread_run, NULL);
     if (error != 0) {
+        (void)close(fd);
+        (void)close(idle);
         errno = error;
         return -1;
     }
     (void)pthread_detach(id); /* it may never come back from the disk */
     sync_thread.process = getpid();
     return 0;
+}
+
+void sync_part(void)
+{
+    if (sync_thread.process != 0 && sync_thread.process != getpid()) {
+        (void)close(sync_thread.fd);
+        (void)close(sync_thread.idle);
+        sync_thread.process = 0;
+    }
 }
 
 /* Under the lock: waits until the disk has answered; 0 or the error. */
@@ -100,8 +121,7 @@ int sync_file(int fd, enum sync_what what)
     (void)pthread_mutex_lock(&sync_thread.mutex);
     int error = ETIMEDOUT;
     if (!sync_thread.busy) {
-        sync_thread.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-        error = sync_thread.fd < 0 ? errno : 0;
+        error = dup3(fd, sync_thread.fd, O_CLOEXEC) < 0 ? errno : 0;
     }
     if (error == 0) {
         sync_thread.what = what;

@@ -1,6 +1,7 @@
 #include "serve/worker.h"
 
 #include "base/log.h"
+#include "base/sync.h"
 #include "serve/engine.h"
 #include "serve/front.h"
 #include "serve/sandbox.h"
@@ -75,6 +76,7 @@ int worker_run(const struct worker_parts *parts)
     struct fault fault;
     struct fault missing;
     const uint64_t files = generation_files(g);
+    sync_part();
     if (audit_part(parts->audit) != 0) {
         log_line(LOG_LEVEL_WARNING,
                  "%s: cannot be opened once more by a worker, which shares the daemon's: %s",

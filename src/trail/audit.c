@@ -422,6 +422,7 @@ static void directory_look(struct audit *audit)
 
 static int turn(struct audit *audit, bool rename, enum segment_turn *out, struct audit_news *news)
 {
+    audit->synced_size = 0; /* that of the file before says nothing of the next one */
     if (segment_turn(&audit->segment, &audit->ledger, &audit->seal, rename, out, news) != 0) {
         return -1;
     }
@@ -429,7 +430,6 @@ static int turn(struct audit *audit, bool rename, enum segment_turn *out, struct
     audit->turn_wanted = false;
     if (*out == SEGMENT_NEXT) {
         audit->sync_failures = atomic_load(&audit->ledger.shared->sync_failures);
-        audit->synced_size = 0;
     }
     return 0;
 }

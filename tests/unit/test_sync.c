@@ -176,3 +176,40 @@ Test(sync, a_child_waits_for_the_disk_itself, .init = disk_open, .timeout = 30)
     await_answer(fd);
     (void)close(fd);
 }
+
+static unsigned descriptors_of(ino_t number)
+{
+    struct stat st;
+    unsigned count = 0;
+    for (int fd = 0; fd < 1000; fd++) {
+        count += fstat(fd, &st) == 0 && st.st_ino == number ? 1 : 0;
+    }
+    return count;
+}
+
+Test(sync, a_child_gives_up_what_is_waited_for, .init = disk_open, .timeout = 30)
+{
+    ino_t number;
+    const int fd = file_open(&number);
+    int status = 0;
+    cr_assert_eq(sync_begin(), 0);
+    disk.hangs = true;
+    expect_error(ETIMEDOUT, fd, SYNC_DATA);
+    cr_assert_eq(descriptors_of(number), 2);
+    const pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        sync_part();
+        const unsigned left = descriptors_of(number);
+        const int again = dup(fd);
+        sync_part(); /* closes nothing that is somebody else's */
+        _exit(left == 1 && again >= 0 && descriptors_of(number) == 2 ? 0 : 1);
+    }
+    cr_assert(waitpid(child, &status, 0) == child && status == 0);
+    sync_part(); /* the thread is ours */
+    disk.hangs = false;
+    (void)sem_post(&disk.may_answer);
+    await_answer(fd);
+    cr_expect_eq(descriptors_of(number), 1, "it is open no longer than it is waited for");
+    (void)close(fd);
+}
