@@ -66,7 +66,11 @@ int sync_begin(void)
     const int idle = eventfd(0, EFD_CLOEXEC);
     const int fd = idle < 0 ? -1 : fcntl(idle, F_DUPFD_CLOEXEC, 0);
     if (fd < 0) {
-        (void)close(idle);
+        const int why = errno;
+        if (idle >= 0) {
+            (void)close(idle);
+        }
+        errno = why;
         return -1;
     }
     sync_thread.idle = idle;
