@@ -1069,7 +1069,7 @@ Test(rule, an_unfinished_line_is_none_that_is_missing_where_the_next_file_goes_o
         twice[2] = files[1];
         seen = set_of(twice, 3, &none);
         cr_expect_eq(refused(&seen), i > 0, "row %zu, with a copy", i);
-        memcpy(files[1].segment.chain, "00000000000000ff", 16);
+        memcpy(files[1].segment.chain, "ffffffffffffffff", 16);
         seen = set_of(files, 2, &none);
         cr_expect(refused(&seen), "row %zu, with a file of another chain", i);
         free(t.text);
